@@ -1,0 +1,572 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ids, flags and small structures that messages are made of.
+
+use crate::{
+    wire::{Decode, Encode, Error, Reader, Result, Writer},
+    wire_struct, NAME_MAX, PATH_MAX,
+};
+
+macro_rules! ids {
+    ($( $(#[$meta:meta])* $name:ident; )*) => { $(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// No object.
+            pub const NONE: Self = Self(0);
+
+            /// Whether this names no object.
+            pub const fn is_none(self) -> bool {
+                self.0 == 0
+            }
+        }
+
+        impl Encode for $name {
+            fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+                w.put(&self.0)
+            }
+        }
+
+        impl Decode<'_> for $name {
+            fn decode(r: &mut Reader<'_>) -> Result<Self> {
+                Ok(Self(r.get()?))
+            }
+        }
+    )* };
+}
+
+ids! {
+    /// A file system object that the client knows.
+    ///
+    /// Issued by the server in [`crate::Attr::node`], valid until the client forgets it or the
+    /// session ends. Index and generation are the server's business.
+    NodeId;
+    /// An open file of the session: issued by OPEN, valid until released.
+    FileId;
+}
+
+macro_rules! flags {
+    ($( $(#[$meta:meta])* $name:ident($what:literal) { $( $(#[$fmeta:meta])* $flag:ident = $bit:literal, )* } )*) => { $(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name(u32);
+
+        impl $name {
+            $( $(#[$fmeta])* pub const $flag: Self = Self(1 << $bit); )*
+            /// No bit.
+            pub const NONE: Self = Self(0);
+            /// All bits that are defined.
+            pub const ALL: Self = Self($( (1 << $bit) | )* 0);
+
+            /// Whether every bit of `other` is set.
+            pub const fn has(self, other: Self) -> bool {
+                self.0 & other.0 == other.0
+            }
+
+            /// Both sets of bits.
+            #[must_use]
+            pub const fn with(self, other: Self) -> Self {
+                Self(self.0 | other.0)
+            }
+
+            /// `other`'s bits as well when `on`.
+            #[must_use]
+            pub const fn with_if(self, on: bool, other: Self) -> Self {
+                if on { self.with(other) } else { self }
+            }
+
+            /// These bits without `other`'s.
+            #[must_use]
+            pub const fn without(self, other: Self) -> Self {
+                Self(self.0 & !other.0)
+            }
+
+            /// The bits as a number.
+            pub const fn bits(self) -> u32 {
+                self.0
+            }
+
+            /// The bits of a number, if all are defined.
+            pub const fn from_bits(bits: u32) -> Option<Self> {
+                if bits & !Self::ALL.0 == 0 { Some(Self(bits)) } else { None }
+            }
+        }
+
+        impl Encode for $name {
+            fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+                w.put(&self.0)
+            }
+        }
+
+        impl Decode<'_> for $name {
+            fn decode(r: &mut Reader<'_>) -> Result<Self> {
+                Self::from_bits(r.get()?).ok_or(Error::Invalid($what))
+            }
+        }
+    )* };
+}
+
+flags! {
+    /// How a file is opened; the numbers of `O_*` differ between architectures, these do not.
+    OpenFlags("open flags") {
+        /// For reading.
+        READ = 0,
+        /// For writing.
+        WRITE = 1,
+        /// Every write goes to the end (`O_APPEND`).
+        APPEND = 2,
+        /// Make the file when the name does not exist (`O_CREAT`).
+        CREATE = 3,
+        /// Fail when the name exists (`O_EXCL`).
+        EXCL = 4,
+        /// Cut to length 0 (`O_TRUNC`).
+        TRUNC = 5,
+        /// Fail when it is no directory (`O_DIRECTORY`).
+        DIRECTORY = 6,
+        /// Do not wait (`O_NONBLOCK`).
+        NONBLOCK = 7,
+        /// Writes reach the disk before they return (`O_SYNC`).
+        SYNC = 8,
+        /// Written data reaches the disk before the write returns (`O_DSYNC`).
+        DSYNC = 9,
+        /// Reads leave the access time alone (`O_NOATIME`).
+        NOATIME = 10,
+        /// A nameless file in the directory (`O_TMPFILE`).
+        TMPFILE = 11,
+        /// To be executed: the caller needs execute permission (`FMODE_EXEC`).
+        EXEC = 12,
+        /// The client is about to list the directory: READDIR entries may come with the reply.
+        LIST = 13,
+    }
+
+    /// What an OPEN reply says of the file.
+    Opened("open reply") {
+        /// The object is open; without it the name was found but is no regular file or directory,
+        /// and only attributes are returned.
+        OPENED = 0,
+        /// The call made the file.
+        CREATED = 1,
+        /// The data section reaches the end of the file or directory.
+        EOF = 2,
+        /// Contents are made at read time: no page cache, sizes mean nothing.
+        STREAM = 3,
+    }
+
+    /// How LOOKUP treats the directory.
+    LookupFlags("lookup flags") {
+        /// Find the directory by its identity when it is not where it was, and take its new place
+        /// as the one that it is found at from now on.
+        REBIND = 0,
+    }
+
+    /// Which fields of SETATTR are meant; where time fields are not given, `*_NOW` is HOST's now.
+    SetattrValid("setattr fields") {
+        /// `mode`.
+        MODE = 0,
+        /// `uid`.
+        UID = 1,
+        /// `gid`.
+        GID = 2,
+        /// `size`.
+        SIZE = 3,
+        /// `atime`.
+        ATIME = 4,
+        /// `mtime`.
+        MTIME = 5,
+        /// The access time becomes now.
+        ATIME_NOW = 6,
+        /// The modification time becomes now.
+        MTIME_NOW = 7,
+        /// Remove the set-user-id bit.
+        KILL_SUID = 8,
+        /// Remove the set-group-id bit.
+        KILL_SGID = 9,
+        /// Remove file capabilities.
+        KILL_PRIV = 10,
+        /// The size changes because of `open(O_TRUNC)`.
+        OPEN = 11,
+    }
+
+    /// What ACCESS asks for, as `access(2)`.
+    AccessMask("access mask") {
+        /// Execute or search.
+        EXEC = 0,
+        /// Write.
+        WRITE = 1,
+        /// Read.
+        READ = 2,
+        /// `chdir(2)`.
+        CHDIR = 3,
+    }
+
+    /// How WRITE writes.
+    WriteFlags("write flags") {
+        /// At the end of the file, wherever that is; the reply tells where.
+        APPEND = 0,
+        /// Data and what is needed to find it are on disk before the reply (`O_DSYNC`).
+        DSYNC = 1,
+        /// As `DSYNC`, with all attributes (`O_SYNC`).
+        SYNC = 2,
+        /// Written back from the page cache: permission was checked when the page was dirtied.
+        WRITEBACK = 3,
+        /// Remove set-id bits and file capabilities.
+        KILL_PRIV = 4,
+    }
+
+    /// How READDIR lists.
+    ReaddirFlags("readdir flags") {
+        /// With attributes.
+        PLUS = 0,
+    }
+
+    /// What UNLINK removes.
+    UnlinkFlags("unlink flags") {
+        /// A directory (`rmdir(2)`).
+        DIRECTORY = 0,
+    }
+
+    /// `renameat2(2)` flags.
+    RenameFlags("rename flags") {
+        /// Fail when the new name exists.
+        NOREPLACE = 0,
+        /// Exchange the two.
+        EXCHANGE = 1,
+        /// Leave a whiteout behind.
+        WHITEOUT = 2,
+    }
+
+    /// `setxattr(2)` flags.
+    XattrFlags("xattr flags") {
+        /// Fail when it exists.
+        CREATE = 0,
+        /// Fail when it does not exist.
+        REPLACE = 1,
+    }
+
+    /// How LOCK locks.
+    LockFlags("lock flags") {
+        /// Wait until the lock can be had.
+        WAIT = 0,
+        /// A BSD lock (`flock(2)`) on the whole file.
+        FLOCK = 1,
+        /// An open-file-description lock (`F_OFD_SETLK`).
+        OFD = 2,
+        /// Taken again after the server lost it.
+        RECLAIM = 3,
+    }
+
+    /// How COPY copies.
+    CopyFlags("copy flags") {
+        /// Share extents instead of copying (`FICLONERANGE`).
+        CLONE = 0,
+        /// Share extents only where contents are equal (`FIDEDUPERANGE`).
+        DEDUPE = 1,
+        /// A shorter copy is fine.
+        CAN_SHORTEN = 2,
+    }
+
+    /// How READ reads.
+    ReadFlags("read flags") {
+        /// Do not wait (`IOCB_NOWAIT`, `O_NONBLOCK`).
+        NONBLOCK = 0,
+        /// Past HOST's page cache where the file system can (`O_DIRECT`).
+        DIRECT = 1,
+    }
+
+    /// Facts about an object in [`crate::Attr`].
+    AttrFlags("attr flags") {
+        /// It has no extended attributes at all.
+        NO_XATTR = 0,
+        /// It is the root of a mount on HOST.
+        MOUNT_ROOT = 1,
+        /// Contents are made at read time: no page cache, sizes mean nothing.
+        STREAM = 2,
+    }
+}
+
+/// Kind of file system that an object lies on, which decides what may be cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FsClass {
+    /// A file system with stable contents.
+    Regular = 0,
+    /// procfs.
+    Proc = 1,
+    /// sysfs, debugfs, tracefs and the like.
+    Sys = 2,
+    /// cgroup v2.
+    Cgroup = 3,
+}
+
+impl Encode for FsClass {
+    fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+        w.put(&(*self as u8))
+    }
+}
+
+impl Decode<'_> for FsClass {
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        Ok(match r.get::<u8>()? {
+            0 => Self::Regular,
+            1 => Self::Proc,
+            2 => Self::Sys,
+            3 => Self::Cgroup,
+            _ => return Err(Error::Invalid("file system class")),
+        })
+    }
+}
+
+/// Type of a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LockType {
+    /// Shared.
+    Read = 0,
+    /// Exclusive.
+    Write = 1,
+    /// None: unlock, or "nobody holds one".
+    Unlock = 2,
+}
+
+impl Encode for LockType {
+    fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+        w.put(&(*self as u8))
+    }
+}
+
+impl Decode<'_> for LockType {
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        Ok(match r.get::<u8>()? {
+            0 => Self::Read,
+            1 => Self::Write,
+            2 => Self::Unlock,
+            _ => return Err(Error::Invalid("lock type")),
+        })
+    }
+}
+
+/// A point in time: seconds and nanoseconds since 1970, as `struct timespec64`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time {
+    /// Seconds.
+    pub sec: i64,
+    /// Nanoseconds, below 1 000 000 000.
+    pub nsec: u32,
+}
+
+impl Encode for Time {
+    fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+        w.put(&self.sec)?;
+        w.put(&self.nsec)
+    }
+}
+
+impl Decode<'_> for Time {
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let this = Self {
+            sec: r.get()?,
+            nsec: r.get()?,
+        };
+        if this.nsec >= 1_000_000_000 {
+            return Err(Error::Invalid("nanoseconds"));
+        }
+        Ok(this)
+    }
+}
+
+macro_rules! byte_strings {
+    ($( $(#[$meta:meta])* $name:ident($what:literal, $check:expr); )*) => { $(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name<'a>(&'a [u8]);
+
+        impl<'a> $name<'a> {
+            /// Checks the bytes.
+            pub fn new(bytes: &'a [u8]) -> Result<Self> {
+                let check: fn(&[u8]) -> bool = $check;
+                if check(bytes) { Ok(Self(bytes)) } else { Err(Error::Invalid($what)) }
+            }
+
+            /// The bytes, without a NUL at the end.
+            pub const fn bytes(self) -> &'a [u8] {
+                self.0
+            }
+        }
+
+        impl Encode for $name<'_> {
+            fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+                w.put(&u32::try_from(self.0.len()).map_err(|_| Error::NoSpace)?)?;
+                w.put_bytes(self.0)
+            }
+        }
+
+        impl<'a> Decode<'a> for $name<'a> {
+            fn decode(r: &mut Reader<'a>) -> Result<Self> {
+                let len = usize::try_from(r.get::<u32>()?).map_err(|_| Error::Truncated)?;
+                Self::new(r.take(len)?)
+            }
+        }
+    )* };
+}
+
+fn is_name(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+        && bytes.len() <= NAME_MAX
+        && bytes != b"."
+        && bytes != b".."
+        && !bytes.iter().any(|&b| b == b'/' || b == 0)
+}
+
+byte_strings! {
+    /// Name of a directory entry: 1 to 255 bytes without `/` and NUL, neither `.` nor `..`.
+    Name("name", is_name);
+    /// A [`Name`] or nothing.
+    OptName("name", |b| b.is_empty() || is_name(b));
+    /// A path or symlink target: at most 4095 bytes without NUL.
+    Path("path", |b| b.len() <= PATH_MAX && !b.contains(&0));
+    /// Name of an extended attribute: 1 to 255 bytes without NUL.
+    XattrName("xattr name", |b| !b.is_empty() && b.len() <= NAME_MAX && !b.contains(&0));
+    /// Bytes with no rule of their own.
+    Bytes("bytes", |_| true);
+}
+
+/// Items of one fixed-size type, decoded one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct List<'a, T> {
+    bytes: &'a [u8],
+    item: core::marker::PhantomData<T>,
+}
+
+/// A type whose wire format has always the same length.
+pub trait Fixed: for<'a> Decode<'a> + Encode {
+    /// Bytes on the wire.
+    const LEN: usize;
+}
+
+impl Fixed for u32 {
+    const LEN: usize = 4;
+}
+
+impl Fixed for FileId {
+    const LEN: usize = 8;
+}
+
+impl Fixed for Forget {
+    const LEN: usize = 16;
+}
+
+impl<'a, T: Fixed> List<'a, T> {
+    /// Writes `items` to `buf` and makes them a list.
+    pub fn pack(items: impl IntoIterator<Item = T>, buf: &'a mut [u8]) -> Result<Self> {
+        let mut w = Writer::new(buf);
+        for item in items {
+            w.put(&item)?;
+        }
+        let len = w.len();
+        Ok(Self {
+            bytes: &buf[..len],
+            item: core::marker::PhantomData,
+        })
+    }
+
+    /// An empty list.
+    pub const fn empty() -> Self {
+        Self {
+            bytes: &[],
+            item: core::marker::PhantomData,
+        }
+    }
+
+    /// Number of items.
+    pub const fn len(&self) -> usize {
+        self.bytes.len() / T::LEN
+    }
+
+    /// Whether there are no items.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The items in order.
+    pub fn iter(&self) -> impl Iterator<Item = T> + 'a {
+        let mut r = Reader::new(self.bytes);
+        core::iter::from_fn(move || r.get().ok())
+    }
+}
+
+impl<T: Fixed> Encode for List<'_, T> {
+    fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+        w.put(&u32::try_from(self.len()).map_err(|_| Error::NoSpace)?)?;
+        w.put_bytes(self.bytes)
+    }
+}
+
+impl<'a, T: Fixed> Decode<'a> for List<'a, T> {
+    fn decode(r: &mut Reader<'a>) -> Result<Self> {
+        let len = usize::try_from(r.get::<u32>()?)
+            .ok()
+            .and_then(|n| n.checked_mul(T::LEN))
+            .ok_or(Error::Truncated)?;
+        Ok(Self {
+            bytes: r.take(len)?,
+            item: core::marker::PhantomData,
+        })
+    }
+}
+
+wire_struct! {
+    /// An object to act on.
+    ///
+    /// With a name: the object that `name` in `dir` leads to; when `node` is given it must be
+    /// that one, else the answer is ESTALE. Without a name: `node`, wherever it is by now.
+    Target<'a> {
+        /// The object, or none when any will do.
+        node: NodeId,
+        /// Directory of `name`; none when there is no name.
+        dir: NodeId,
+        /// Name in `dir`, or nothing.
+        name: OptName<'a>,
+    }
+
+    /// One object that the client forgets.
+    Forget {
+        /// The object.
+        node: NodeId,
+        /// The highest [`crate::Attr::stamp`] that the client saw of it; when the server has
+        /// handed it out again since, it is kept.
+        stamp: u64,
+    }
+}
+
+impl<'a> Target<'a> {
+    /// `node`, wherever it is.
+    pub const fn node(node: NodeId) -> Self {
+        Self {
+            node,
+            dir: NodeId::NONE,
+            name: OptName(b""),
+        }
+    }
+
+    /// What `name` in `dir` leads to, which must be `node` unless that is none.
+    pub const fn entry(dir: NodeId, name: Name<'a>, node: NodeId) -> Self {
+        Self {
+            node,
+            dir,
+            name: OptName(name.0),
+        }
+    }
+}
+
+impl<'a> OptName<'a> {
+    /// The name, if there is one.
+    pub const fn name(self) -> Option<Name<'a>> {
+        if self.0.is_empty() {
+            None
+        } else {
+            Some(Name(self.0))
+        }
+    }
+}
