@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The sending side of a connection.
+//!
+//! A frame that was begun must be sent to its end, whatever happens to the thread that began it;
+//! and a caller must not wait for a peer that does not read. So callers only ever send what the
+//! socket takes at once; what is left, and frames that come meanwhile, are sent by a thread of the
+//! outbox. In the usual case no thread is woken.
+
+use core::mem;
+use kernel::{
+    new_condvar, new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+};
+
+use crate::{
+    Pages,
+    Socket,
+    Thread, //
+};
+
+/// One frame to send: header and body in `head`, then data.
+pub struct Frame {
+    /// Header and body.
+    pub head: KVVec<u8>,
+    /// Data section.
+    pub data: Arc<Pages>,
+}
+
+/// Sends frames in order over one socket.
+#[pin_data]
+pub struct Outbox {
+    socket: Arc<Socket>,
+    #[pin]
+    state: Mutex<State>,
+    #[pin]
+    changed: CondVar,
+}
+
+/// The fields of [`Outbox`] protected by the lock.
+struct State {
+    /// Frames that nobody sends yet, oldest first.
+    queue: KVVec<Arc<Frame>>,
+    /// A frame that was sent in part, and how much of it.
+    begun: Option<(Arc<Frame>, usize)>,
+    /// Somebody is sending without the lock.
+    busy: bool,
+    /// Nothing is sent any more.
+    closed: bool,
+}
+
+impl Outbox {
+    /// Makes the outbox of `socket` and its thread. The thread ends after [`Outbox::close`].
+    pub fn new(socket: Arc<Socket>, name: core::fmt::Arguments<'_>) -> Result<(Arc<Self>, Thread)> {
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                socket,
+                state <- new_mutex!(State {
+                    queue: KVVec::new(),
+                    begun: None,
+                    busy: false,
+                    closed: false,
+                }),
+                changed <- new_condvar!(),
+            }),
+            GFP_KERNEL,
+        )?;
+        let worker = this.clone();
+        let thread = Thread::spawn(name, move || worker.run())?;
+        Ok((this, thread))
+    }
+
+    /// Sends a frame, or leaves it to the thread; never waits for the peer.
+    ///
+    /// Fails with [`ENOTCONN`] after [`Outbox::close`] or when the connection broke.
+    pub fn send(&self, frame: Arc<Frame>) -> Result {
+        {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Err(ENOTCONN);
+            }
+            if state.busy || state.begun.is_some() || !state.queue.is_empty() {
+                state.queue.push(frame, GFP_KERNEL)?;
+                self.changed.notify_one();
+                return Ok(());
+            }
+            state.busy = true;
+        }
+        let result = self.socket.send_some(&frame.head, &frame.data, 0, false);
+        let mut state = self.state.lock();
+        state.busy = false;
+        match result {
+            Ok(n) if n < frame.head.len() + frame.data.len() => state.begun = Some((frame, n)),
+            Ok(_) => {}
+            Err(_) => {
+                self.fail(&mut state);
+                return Err(ENOTCONN);
+            }
+        }
+        if state.begun.is_some() || !state.queue.is_empty() || state.closed {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// How many frames wait because the peer does not read.
+    pub fn backlog(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
+    /// Stops sending and ends the connection; frames that were not sent are dropped.
+    pub fn close(&self) {
+        self.fail(&mut self.state.lock());
+    }
+
+    fn fail(&self, state: &mut State) {
+        state.closed = true;
+        state.begun = None;
+        state.queue.clear();
+        self.socket.shutdown();
+        self.changed.notify_one();
+    }
+
+    fn run(&self) {
+        loop {
+            let (frame, sent) = {
+                let mut state = self.state.lock();
+                loop {
+                    if state.closed && !state.busy {
+                        return;
+                    }
+                    if !state.busy {
+                        if let Some(begun) = state.begun.take() {
+                            state.busy = true;
+                            break begun;
+                        }
+                        if !state.queue.is_empty() {
+                            state.busy = true;
+                            // Removing from the front keeps the order; queues are short.
+                            let frame = state.queue.remove(0);
+                            match frame {
+                                Ok(frame) => break (frame, 0),
+                                Err(_) => state.busy = false,
+                            }
+                        }
+                    }
+                    // No signal comes; the kernel takes this for idle, not for stuck.
+                    let _ = self.changed.wait_interruptible(&mut state);
+                }
+            };
+            let total = frame.head.len() + frame.data.len();
+            let result = self.socket.send_some(&frame.head, &frame.data, sent, true);
+            let mut state = self.state.lock();
+            state.busy = false;
+            if !matches!(result, Ok(n) if sent + n == total) {
+                self.fail(&mut state);
+            }
+            // The last reference may be this one; its pages are released without the lock.
+            drop(state);
+            mem::drop(frame);
+        }
+    }
+}

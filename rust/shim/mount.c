@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+/* See mount.h; included by shim.c. */
+#include <linux/capability.h>
+#include <linux/compat.h>
+#include <linux/fcntl.h>
+#include <linux/hash.h>
+#include <linux/random.h>
+#include <linux/siphash.h>
+#include <linux/splice.h>
+#include <linux/utsname.h>
+#include <asm/syscall.h>
+#include <asm/unistd.h>
+
+#include "mount.h"
+
+/*
+ * Says why a mount is refused, to the caller of the new mount API and to the
+ * kernel log; for mount(2) the former is the latter.
+ */
+void qtfs_mount_error(struct fs_context *fc, const char *message)
+{
+	errorf(fc, "%s: %s", fc->fs_type->name, message);
+	if (fc->log.log)
+		pr_err("%s: %s\n", fc->fs_type->name, message);
+}
+
+struct inode *qtfs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
+{
+	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+slab_flags_t qtfs_inode_cache_flags(void)
+{
+	return SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
+}
+
+void qtfs_acl_dont_cache(struct inode *inode)
+{
+	inode->i_acl = ACL_DONT_CACHE;
+	inode->i_default_acl = ACL_DONT_CACHE;
+}
+
+bool qtfs_inode_is_new(struct inode *inode)
+{
+	return inode_state_read_once(inode) & I_NEW;
+}
+
+/* Writers of i_size must not meet, see i_size_write(). */
+void qtfs_size_lock(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+}
+
+void qtfs_size_unlock(struct inode *inode)
+{
+	spin_unlock(&inode->i_lock);
+}
+
+dev_t qtfs_mkdev(u32 major, u32 minor)
+{
+	return MKDEV(major, minor);
+}
+
+u32 qtfs_major(dev_t dev)
+{
+	return MAJOR(dev);
+}
+
+u32 qtfs_minor(dev_t dev)
+{
+	return MINOR(dev);
+}
+
+/* file_dentry() of a file that is being opened, and has no inode yet. */
+struct dentry *qtfs_unopened_dentry(const struct file *file)
+{
+	return file->f_path.dentry;
+}
+
+bool qtfs_d_is_root(const struct dentry *dentry)
+{
+	return IS_ROOT(dentry);
+}
+
+void qtfs_hash_name(struct dentry *parent, struct qstr *name, unsigned int len)
+{
+	name->len = len;
+	name->hash = full_name_hash(parent, name->name, len);
+}
+
+uid_t qtfs_kuid(kuid_t uid)
+{
+	return from_kuid(&init_user_ns, uid);
+}
+
+gid_t qtfs_kgid(kgid_t gid)
+{
+	return from_kgid(&init_user_ns, gid);
+}
+
+/* A folio must fit into one request. */
+void qtfs_mapping_set_folio_limit(struct address_space *mapping, size_t bytes)
+{
+	mapping_set_folio_order_range(mapping, 0, get_order(bytes));
+}
+
+int qtfs_start_writing(struct inode *inode)
+{
+	return filemap_fdatawrite(inode->i_mapping);
+}
+
+bool qtfs_is_dirty(struct inode *inode)
+{
+	return mapping_tagged(inode->i_mapping, PAGECACHE_TAG_DIRTY) ||
+	       mapping_tagged(inode->i_mapping, PAGECACHE_TAG_WRITEBACK);
+}
+
+vm_fault_t qtfs_page_mkwrite(struct vm_fault *vmf, const struct iomap_ops *ops)
+{
+	struct inode *inode = file_inode(vmf->vma->vm_file);
+	vm_fault_t ret;
+
+	sb_start_pagefault(inode->i_sb);
+	ret = iomap_page_mkwrite(vmf, ops, NULL);
+	sb_end_pagefault(inode->i_sb);
+	return ret;
+}
+
+size_t qtfs_copy_page_from_iter(struct page *page, size_t offset, size_t length,
+				struct iov_iter *iter)
+{
+	return copy_page_from_iter(page, offset, length, iter);
+}
+
+long qtfs_splice_copy_file_range(struct file *in, loff_t pos_in, struct file *out, loff_t pos_out,
+				 size_t len)
+{
+	return splice_copy_file_range(in, pos_in, out, pos_out, len);
+}
+
+const struct group_info *qtfs_cred_groups(const struct cred *cred)
+{
+	return cred->group_info;
+}
+
+u64 qtfs_file_capabilities(void)
+{
+	return BIT_ULL(CAP_CHOWN) | BIT_ULL(CAP_DAC_OVERRIDE) | BIT_ULL(CAP_DAC_READ_SEARCH) |
+	       BIT_ULL(CAP_FOWNER) | BIT_ULL(CAP_FSETID) | BIT_ULL(CAP_LINUX_IMMUTABLE) |
+	       BIT_ULL(CAP_MKNOD) | BIT_ULL(CAP_SETFCAP) | BIT_ULL(CAP_SYS_RESOURCE) |
+	       BIT_ULL(CAP_SYS_ADMIN) | BIT_ULL(CAP_LEASE);
+}
+
+int qtfs_current_umask(void)
+{
+	return current_umask();
+}
+
+u64 qtfs_hash_owner(unsigned long owner)
+{
+	static siphash_key_t key __read_mostly;
+
+	get_random_once(&key, sizeof(key));
+	return siphash_1u64(owner, &key);
+}
+
+size_t qtfs_node_name(char *buf, size_t size)
+{
+	ssize_t len = strscpy(buf, init_utsname()->nodename, size);
+
+	return len < 0 ? size - 1 : len;
+}
+
+/*
+ * Tells system calls that end in an operation which the server checks against
+ * the path, and that walk the path again after ESTALE, from all others. Calls
+ * that are not listed are treated with more care and need one more round trip.
+ */
+enum qtfs_reach qtfs_syscall_reach(void)
+{
+	unsigned long args[6];
+	struct pt_regs *regs;
+
+	if (current->flags & (PF_KTHREAD | PF_USER_WORKER | PF_EXITING) || in_compat_syscall())
+		return QTFS_REACH_OTHER;
+	regs = current_pt_regs();
+	syscall_get_arguments(current, regs, args);
+
+	switch (syscall_get_nr(current, regs)) {
+#ifdef __NR_stat
+	case __NR_stat:
+	case __NR_lstat:
+		return QTFS_REACH_STAT;
+#endif
+	case __NR_newfstatat:
+		return args[3] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_STAT;
+	case __NR_statx:
+		return args[2] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_STAT;
+
+	case __NR_fchownat:
+	case __NR_linkat:
+		return args[4] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_PATH;
+	case __NR_utimensat:
+		return !args[1] || args[3] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_PATH;
+	case __NR_faccessat2:
+	case __NR_fchmodat2:
+		return args[3] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_PATH;
+
+#ifdef __NR_chmod
+	case __NR_access:
+	case __NR_chmod:
+	case __NR_chown:
+	case __NR_lchown:
+	case __NR_link:
+	case __NR_readlink:
+	case __NR_rename:
+	case __NR_rmdir:
+	case __NR_unlink:
+	case __NR_utime:
+	case __NR_utimes:
+	case __NR_futimesat:
+	case __NR_mkdir:
+	case __NR_mknod:
+	case __NR_symlink:
+#endif
+#ifdef __NR_renameat
+	case __NR_renameat:
+#endif
+	case __NR_mkdirat:
+	case __NR_mknodat:
+	case __NR_symlinkat:
+	case __NR_faccessat:
+	case __NR_fchmodat:
+	case __NR_readlinkat:
+	case __NR_renameat2:
+	case __NR_unlinkat:
+	case __NR_truncate:
+	case __NR_statfs:
+	case __NR_getxattr:
+	case __NR_lgetxattr:
+	case __NR_setxattr:
+	case __NR_lsetxattr:
+	case __NR_listxattr:
+	case __NR_llistxattr:
+	case __NR_removexattr:
+	case __NR_lremovexattr:
+		return QTFS_REACH_PATH;
+	default:
+		return QTFS_REACH_OTHER;
+	}
+}

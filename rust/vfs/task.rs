@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who calls, and by which system call.
+//!
+//! C headers: [`include/linux/cred.h`](srctree/include/linux/cred.h),
+//! [`include/asm-generic/syscall.h`](srctree/include/asm-generic/syscall.h)
+
+use core::slice;
+
+use crate::bindings;
+
+/// How the current system call came to the object that it acts on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By a path, for its attributes: `stat(2)` and its kin.
+    PathStat,
+    /// By a path; what is done with the object in the end says whether the path was right, and
+    /// the kernel walks it once more when the answer is ESTALE.
+    Path,
+    /// By an open file, or in a way that is not known.
+    Other,
+}
+
+impl Reach {
+    /// Looks at the system call that the current task is in.
+    pub fn of_current() -> Self {
+        // SAFETY: Looks at the current task only.
+        match unsafe { bindings::qtfs_syscall_reach() } {
+            bindings::qtfs_reach_QTFS_REACH_STAT => Self::PathStat,
+            bindings::qtfs_reach_QTFS_REACH_PATH => Self::Path,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether a path was walked and its last component may be taken on trust.
+    pub fn by_path(self) -> bool {
+        self != Self::Other
+    }
+}
+
+/// A number of the current task, unique among those that live.
+pub fn current_id() -> usize {
+    // SAFETY: The current task is alive.
+    unsafe { bindings::qtfs_current() as usize }
+}
+
+/// A number of the current process (thread group), unique among those that live.
+pub fn current_process() -> i32 {
+    // SAFETY: The current task is alive.
+    unsafe { (*bindings::qtfs_current()).tgid }
+}
+
+/// The umask of the current process.
+pub fn umask() -> u32 {
+    // SAFETY: The current task is alive.
+    (unsafe { bindings::qtfs_current_umask() }) as u32
+}
+
+/// Whether a signal that ends the current task has come.
+pub fn is_dying() -> bool {
+    // SAFETY: The current task is alive.
+    unsafe { bindings::qtfs_fatal_signal_pending() }
+}
+
+/// The capabilities that matter to files, as bits.
+pub fn file_capabilities() -> u64 {
+    // SAFETY: A pure function.
+    unsafe { bindings::qtfs_file_capabilities() }
+}
+
+/// The identity of the current task for file accesses.
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Capabilities, of those that matter to files.
+    pub caps: u64,
+    groups: *const bindings::group_info,
+}
+
+impl Caller {
+    /// Looks at the credentials that the current task acts with.
+    pub fn current() -> Self {
+        // SAFETY: The credentials of the current task do not change while it is in here.
+        unsafe {
+            let cred = bindings::qtfs_current_cred();
+            Self {
+                uid: bindings::qtfs_kuid((*cred).fsuid),
+                gid: bindings::qtfs_kgid((*cred).fsgid),
+                caps: (*cred).cap_effective.val & file_capabilities(),
+                groups: bindings::qtfs_cred_groups(cred),
+            }
+        }
+    }
+
+    /// Supplementary groups.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = u32> + Clone + '_ {
+        // SAFETY: The credentials, and with them the groups, stay while the current task is in
+        // here; the object is not `Send`.
+        let groups = unsafe {
+            slice::from_raw_parts(
+                (*self.groups).gid.as_ptr(),
+                usize::try_from((*self.groups).ngroups).unwrap_or(0),
+            )
+        };
+        groups.iter().map(|&gid| {
+            // SAFETY: A pure function.
+            unsafe { bindings::qtfs_kgid(gid) }
+        })
+    }
+}
