@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A request on its way from a connection to a worker.
+
+use kernel::{
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        ListArc,
+        ListLinks, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+use qtfs_net::Pages;
+use qtfs_proto::Op;
+
+use crate::session::Session;
+
+/// Which request an answer is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// Opcode as it came.
+    pub(crate) op: u8,
+    /// Slot of the session.
+    pub(crate) slot: u16,
+    /// Number within the slot.
+    pub(crate) seq: u32,
+}
+
+/// A request that was received and not answered yet.
+///
+/// While it waits the [`crate::queue::Queue`] owns it, then the worker that executes it; its slot
+/// refers to it all the time.
+#[pin_data]
+pub(crate) struct Job {
+    /// Whose it is.
+    pub(crate) session: Arc<Session>,
+    /// Which one it is.
+    pub(crate) ticket: Ticket,
+    /// What it asks for.
+    pub(crate) op: Op,
+    /// Index of the caller's credential.
+    pub(crate) cred: u32,
+    /// Fields of the message, not decoded yet.
+    pub(crate) body: KVVec<u8>,
+    /// Data section.
+    pub(crate) data: Pages,
+    /// The caller gave up.
+    cancelled: Atomic<bool>,
+    #[pin]
+    links: ListLinks,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<0> for Job { untracked; }
+}
+impl_list_item! {
+    impl ListItem<0> for Job { using ListLinks { self.links }; }
+}
+
+impl Job {
+    /// A request as it was received.
+    pub(crate) fn new(
+        session: Arc<Session>,
+        ticket: Ticket,
+        op: Op,
+        cred: u32,
+        body: KVVec<u8>,
+        data: Pages,
+    ) -> Result<ListArc<Self>> {
+        ListArc::pin_init(
+            try_pin_init!(Self {
+                session,
+                ticket,
+                op,
+                cred,
+                body,
+                data,
+                cancelled: Atomic::<bool>::new(false),
+                links <- ListLinks::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Notes that the caller gave up. The lock of the slots orders this against the execution.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+    }
+
+    /// Whether the caller gave up.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! ATTACH and RELEASE: where a client's use of objects begins and ends.
+
+use kernel::{
+    prelude::*,
+    str::BStr, //
+};
+use qtfs_proto::message::{
+    Attach,
+    AttachReply,
+    Release,
+    ReleaseReply, //
+};
+use qtfs_vfs::local::{
+    path::Symlinks,
+    Path, //
+};
+
+use crate::{
+    dispatch::Context,
+    refusal::{
+        Refusal,
+        Result, //
+    },
+    resolve,
+    worker::Reply, //
+};
+
+/// Finds an exported directory by its path.
+///
+/// Symlinks in the path are followed, but what counts is where they lead.
+pub(crate) fn attach(ctx: &mut Context<'_>, r: &Attach<'_>) -> Result<Reply> {
+    let asked = BStr::from_bytes(r.path.bytes());
+    let refuse = |error, why| Refusal::new(error, fmt!("HOST's {asked} {why}"));
+    if r.path.bytes().first() != Some(&b'/') {
+        return Err(refuse(EINVAL, "is no absolute path"));
+    }
+    if r.path
+        .bytes()
+        .split(|&b| b == b'/')
+        .any(|name| name == b"..")
+    {
+        return Err(refuse(EINVAL, "has \"..\" in it"));
+    }
+    let text = resolve::with_nul(r.path.bytes())?;
+    let mut buf = KVVec::from_elem(0, qtfs_proto::PATH_MAX + 1, GFP_KERNEL)?;
+    let (path, text) = {
+        let _engine = ctx.as_engine();
+        let path =
+            Path::absolute(resolve::c_str(&text)?, Symlinks::Follow).map_err(|e| match e {
+                ENOENT => refuse(e, "does not exist"),
+                ENOTDIR => refuse(e, "has something in it that is no directory"),
+                e => e.into(),
+            })?;
+        let text = path
+            .text(&mut buf)
+            .map_err(|_| refuse(ENOENT, "is out of reach of engine, see its root directory"))?;
+        (path, text)
+    };
+    let rule = ctx.rule(text)?;
+    if !path.is_dir() {
+        return Err(refuse(ENOTDIR, "is no directory"));
+    }
+    let node = ctx.session.nodes.root(text, &path)?;
+    let attr = ctx.attr_of(&node, &path)?;
+    log_info!(
+        "{}: uses {}{}\n",
+        ctx.session,
+        BStr::from_bytes(text),
+        if rule.read_only { " (read-only)" } else { "" }
+    );
+    ctx.reply(&AttachReply {
+        attr,
+        read_only: u8::from(rule.read_only),
+    })
+}
+
+/// Closes files and forgets nodes; what is not there any more is no error.
+pub(crate) fn release(ctx: &mut Context<'_>, r: &Release<'_>) -> Result<Reply> {
+    for id in r.files.iter() {
+        if let Some(file) = ctx.session.files.remove(id) {
+            ctx.session.nodes.closed(file.node.id, id);
+            // The last reference closes it: here, or where a request still uses it.
+            drop(file);
+        }
+    }
+    for forget in r.nodes.iter() {
+        ctx.session.nodes.forget(forget.node, forget.stamp);
+    }
+    ctx.reply(&ReleaseReply {})
+}

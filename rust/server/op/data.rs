@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! READ, WRITE and FSYNC.
+
+use kernel::prelude::*;
+use qtfs_net::Pages;
+use qtfs_proto::{
+    message::{
+        Fsync,
+        FsyncReply,
+        Read,
+        ReadReply,
+        Write,
+        WriteReply, //
+    },
+    ReadFlags,
+    WriteFlags, //
+};
+use qtfs_vfs::local::file::{
+    ReadHow,
+    WriteHow, //
+};
+
+use crate::{
+    dispatch::Context,
+    file::OpenFile,
+    refusal::Result,
+    worker::Reply, //
+};
+
+/// Shorter reads are copied: a page of the page cache would cost more to send.
+const MIN_IN_PLACE: usize = 4096;
+
+/// Reads.
+pub(crate) fn read(ctx: &mut Context<'_>, r: &Read) -> Result<Reply> {
+    let file = ctx.file(r.file, false)?;
+    let how = ReadHow {
+        nowait: r.flags.has(ReadFlags::NONBLOCK),
+        direct: r.flags.has(ReadFlags::DIRECT),
+    };
+    let len = usize::try_from(r.len)?.min(ctx.session.max_data());
+    let data = read_pages(ctx, &file, r.offset, len, how)?;
+    let attr = ctx.attr_of_file(&file)?;
+    ctx.reply_with(&ReadReply { attr }, data)
+}
+
+/// Reads up to `len` bytes.
+pub(crate) fn read_pages(
+    ctx: &mut Context<'_>,
+    open: &OpenFile,
+    offset: u64,
+    len: usize,
+    how: ReadHow,
+) -> Result<Pages> {
+    let file = open.file();
+    let simple = !how.nowait && !how.direct;
+    if simple && open.is_cached() && len >= MIN_IN_PLACE && file.can_read_in_place() {
+        match file.read_in_place(offset, len) {
+            // Not all file systems can with all files.
+            Err(EINVAL) => {}
+            pages => return Ok(pages?),
+        }
+    }
+    let mut pages = Pages::alloc(len)?;
+    let n = if file.reads_pages() {
+        file.read(offset, &pages, len, how)?
+    } else {
+        ctx.worker.window()?.read(file, offset, &mut pages, len)?
+    };
+    pages.truncate(n);
+    Ok(pages)
+}
+
+/// Writes.
+pub(crate) fn write(ctx: &mut Context<'_>, r: &Write) -> Result<Reply> {
+    let open = ctx.file(r.file, true)?;
+    let stripping = if r.flags.has(WriteFlags::KILL_PRIV) {
+        Some(ctx.stripping_cred()?)
+    } else {
+        None
+    };
+    let path = open.file().path();
+    let (written, end) = ctx.change(&open.node, &path, |ctx| {
+        let _acting = stripping.as_ref().map(|cred| cred.enter());
+        write_pages(ctx, &open, r)
+    })?;
+    let attr = ctx.attr_of_file(&open)?;
+    ctx.reply(&WriteReply {
+        written: u32::try_from(written)?,
+        offset: end.saturating_sub(written as u64),
+        attr,
+    })
+}
+
+/// Writes the request's data; how many bytes, and where the last of them ended.
+fn write_pages(ctx: &mut Context<'_>, open: &OpenFile, r: &Write) -> Result<(usize, u64)> {
+    let (file, data) = (open.file(), &ctx.job.data);
+    if file.writes_pages() {
+        let how = WriteHow {
+            append: r.flags.has(WriteFlags::APPEND),
+            dsync: r.flags.has(WriteFlags::DSYNC),
+            sync: r.flags.has(WriteFlags::SYNC),
+        };
+        return Ok(file.write(r.offset, data, data.len(), how)?);
+    }
+    let n = ctx
+        .worker
+        .window()?
+        .write(file, r.offset, data, data.len())?;
+    Ok((n, r.offset.saturating_add(n as u64)))
+}
+
+/// Puts written data on the disk.
+pub(crate) fn fsync(ctx: &mut Context<'_>, r: &Fsync) -> Result<Reply> {
+    let file = ctx.file(r.file, false)?;
+    file.file().sync(r.start, r.end, r.datasync != 0)?;
+    ctx.reply(&FsyncReply {})
+}

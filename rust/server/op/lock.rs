@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! LOCK and TESTLOCK: locks that hold against HOST's processes and other clients.
+//!
+//! A wait holds a thread of engine, which starts another when the last one is taken, and ends when
+//! the client cancels the request: its thread then sees a signal that is none.
+
+use kernel::prelude::*;
+use qtfs_proto::{
+    message::{
+        Lock,
+        LockReply,
+        Testlock,
+        TestlockReply, //
+    },
+    LockFlags,
+    LockType, //
+};
+use qtfs_vfs::local::lock::{
+    self,
+    Class,
+    Kind,
+    Request, //
+};
+
+use crate::{
+    dispatch::Context,
+    refusal::Result,
+    worker::Reply, //
+};
+
+fn class(flags: LockFlags) -> Class {
+    if flags.has(LockFlags::FLOCK) {
+        Class::Flock
+    } else if flags.has(LockFlags::OFD) {
+        Class::OpenFile
+    } else {
+        Class::Process
+    }
+}
+
+fn kind(kind: LockType) -> Kind {
+    match kind {
+        LockType::Read => Kind::Read,
+        LockType::Write => Kind::Write,
+        LockType::Unlock => Kind::Unlock,
+    }
+}
+
+/// Takes or releases a lock.
+pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Reply> {
+    let open = ctx.file(r.file, false)?;
+    let request = Request {
+        kind: kind(r.kind),
+        start: r.start,
+        end: r.end,
+        // Of the client's; HOST's processes see it as that of the holder.
+        pid: i32::try_from(r.pid).unwrap_or(0),
+        wait: r.flags.has(LockFlags::WAIT),
+        class: class(r.flags),
+    };
+    let owner = open.owner(r.owner)?;
+    lock::apply(open.file(), &owner, &request)?;
+    let all = r.start == 0 && i64::try_from(r.end).map_or(true, |end| end == i64::MAX);
+    if request.kind == Kind::Unlock && all {
+        open.forget_owner(r.owner);
+    }
+    ctx.reply(&LockReply {})
+}
+
+/// Who holds a lock that conflicts.
+pub(crate) fn test(ctx: &mut Context<'_>, r: &Testlock) -> Result<Reply> {
+    let open = ctx.file(r.file, false)?;
+    let request = Request {
+        kind: kind(r.kind),
+        start: r.start,
+        end: r.end,
+        pid: 0,
+        wait: false,
+        class: class(r.flags),
+    };
+    if request.class == Class::Flock || request.kind == Kind::Unlock {
+        return Err(EINVAL.into());
+    }
+    let owner = open.owner(r.owner)?;
+    let conflict = lock::test(open.file(), &owner, &request)?;
+    let kind = match conflict.kind {
+        Kind::Read => LockType::Read,
+        Kind::Write => LockType::Write,
+        Kind::Unlock => LockType::Unlock,
+    };
+    ctx.reply(&TestlockReply {
+        kind,
+        start: conflict.start,
+        end: conflict.end,
+        // CAST: -1 stays all ones.
+        pid: conflict.pid as u32,
+    })
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! OPEN: finds, makes and opens in one step, and may bring what the client reads first.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use qtfs_net::Pages;
+use qtfs_proto::{
+    message::{
+        Open,
+        OpenReply, //
+    },
+    FileId,
+    FsClass,
+    OpenFlags,
+    Opened,
+    ReaddirFlags, //
+};
+use qtfs_vfs::local::{
+    self,
+    file::{
+        How,
+        ReadHow, //
+    },
+    path::may,
+    File, //
+};
+
+use crate::{
+    dirents,
+    dispatch::{
+        invalid,
+        Context, //
+    },
+    file::OpenFile,
+    node::Node,
+    op::{
+        class,
+        data, //
+    },
+    refusal::Result,
+    resolve::{
+        At,
+        Found, //
+    },
+    worker::Reply, //
+};
+
+/// Most bytes that come with the reply; it is kept for as long as the slot is not used again.
+const MAX_WANT: usize = 256 * 1024;
+/// How often to begin anew when others make and remove the name meanwhile.
+const ATTEMPTS: usize = 16;
+
+/// What opening came to.
+enum Outcome<'a> {
+    /// It is open.
+    Open(Found<'a>, File),
+    /// It is there, but is not to be opened here.
+    Other(Found<'a>),
+}
+
+/// See the module.
+pub(crate) fn open(ctx: &mut Context<'_>, r: &Open<'_>) -> Result<Reply> {
+    let has = |flag| r.flags.has(flag);
+    if !has(OpenFlags::READ) && !has(OpenFlags::WRITE) {
+        return Err(invalid("open neither for reading nor for writing"));
+    }
+    if has(OpenFlags::CREATE) && has(OpenFlags::DIRECTORY) {
+        return Err(invalid("open a directory and make a file"));
+    }
+    if has(OpenFlags::TMPFILE) {
+        return nameless(ctx, r);
+    }
+    for _ in 0..ATTEMPTS {
+        match attempt(ctx, r) {
+            Ok(Outcome::Open(found, file)) => {
+                let node = ctx.node(&found)?;
+                return opened(ctx, r, node, &found, file);
+            }
+            Ok(Outcome::Other(found)) => {
+                let attr = ctx.attr(&found)?;
+                return ctx.reply(&OpenReply {
+                    file: FileId::NONE,
+                    opened: Opened::NONE,
+                    attr,
+                });
+            }
+            // Somebody made the name between the look at it and the attempt to make it.
+            Err(refusal) if refusal.error() == EEXIST && !has(OpenFlags::EXCL) => {}
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Err(EAGAIN.into())
+}
+
+fn how(r: &Open<'_>) -> How {
+    let has = |flag| r.flags.has(flag);
+    How {
+        read: has(OpenFlags::READ),
+        write: has(OpenFlags::WRITE),
+        append: has(OpenFlags::APPEND),
+        truncate: has(OpenFlags::TRUNC),
+        directory: has(OpenFlags::DIRECTORY),
+        nonblock: has(OpenFlags::NONBLOCK),
+        sync: has(OpenFlags::SYNC),
+        dsync: has(OpenFlags::DSYNC),
+        noatime: has(OpenFlags::NOATIME),
+    }
+}
+
+/// Permission bits of a new file: without the caller's umask, unless the directory has a default
+/// ACL in its place.
+pub(crate) fn new_mode(dir: &local::Path, mode: u32, umask: u32) -> u16 {
+    let mode = if dir.has_default_acl() {
+        mode
+    } else {
+        mode & !(umask & 0o777)
+    };
+    // CAST: Only permission bits are kept.
+    (mode & 0o7777) as u16
+}
+
+/// Looks the target up and opens it, or makes it when the name does not exist.
+fn attempt<'r>(ctx: &mut Context<'_>, r: &Open<'r>) -> Result<Outcome<'r>> {
+    let name = match r.target.name.name() {
+        Some(name) if r.flags.has(OpenFlags::CREATE) => name,
+        _ => {
+            let found = ctx.target(&r.target)?;
+            return existing(ctx, r, found, None);
+        }
+    };
+    let dir = ctx.dir(r.target.dir)?;
+    let found = match ctx.child(&dir, name) {
+        Ok(found) => found,
+        Err(refusal) if refusal.error() == ENOENT => {
+            if !r.target.node.is_none() {
+                return Err(ESTALE.into());
+            }
+            return create(ctx, r, &dir);
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    if r.flags.has(OpenFlags::EXCL) {
+        return Err(EEXIST.into());
+    }
+    if !r.target.node.is_none() {
+        let node = ctx.session.nodes.get(r.target.node)?;
+        if found.path.identity() != node.identity {
+            return Err(ESTALE.into());
+        }
+    }
+    if found.path.is_dir() {
+        return Err(EISDIR.into());
+    }
+    existing(ctx, r, found, Some(&dir))
+}
+
+/// Opens what was found; `dir` when it was to be made otherwise.
+fn existing<'r>(
+    ctx: &mut Context<'_>,
+    r: &Open<'r>,
+    found: Found<'r>,
+    dir: Option<&Found<'_>>,
+) -> Result<Outcome<'r>> {
+    let path = &found.path;
+    if r.flags.has(OpenFlags::DIRECTORY) && !path.is_dir() {
+        return Err(ENOTDIR.into());
+    }
+    if !path.is_dir() && !path.is_regular() {
+        return Ok(Outcome::Other(found));
+    }
+    let how = how(r);
+    if how.write || how.truncate {
+        if path.is_dir() {
+            return Err(EISDIR.into());
+        }
+        found.writable()?;
+    }
+    if r.flags.has(OpenFlags::EXEC) {
+        let file = executable(ctx, path, how)?;
+        return Ok(Outcome::Open(found, file));
+    }
+    let file = match (dir, r.target.name.name()) {
+        // The kernel protects others' files in such directories from `O_CREAT`.
+        (Some(dir), Some(name)) if dir.path.is_sticky_shared() => {
+            let name = local::Name::new(name.bytes())?;
+            ctx.change_found(&found, |_| Ok(File::open_named(&dir.path, &name, how)?))?
+        }
+        _ if how.truncate => ctx.change_found(&found, |_| Ok(File::open(path, how)?))?,
+        _ => File::open(path, how)?,
+    };
+    Ok(Outcome::Open(found, file))
+}
+
+/// Opens a program that the caller may execute but perhaps not read.
+fn executable(ctx: &Context<'_>, path: &local::Path, how: How) -> Result<File> {
+    if !path.is_regular() || path.is_noexec() {
+        return Err(EACCES.into());
+    }
+    path.permits(may::EXEC | may::OPEN)?;
+    let _engine = ctx.as_engine();
+    Ok(File::open(path, how)?)
+}
+
+/// Makes and opens a file.
+fn create<'r>(ctx: &mut Context<'_>, r: &Open<'r>, dir: &Found<'_>) -> Result<Outcome<'r>> {
+    let name = r.target.name.name().ok_or(EINVAL)?;
+    // A rule for the name itself cannot forbid what the one for the directory allows, or it would
+    // be an exported directory and exist.
+    dir.writable()?;
+    let mode = new_mode(&dir.path, r.mode, r.umask);
+    let file = File::create(&dir.path, &local::Name::new(name.bytes())?, how(r), mode)?;
+    let found = ctx.entry(dir, name, file.path())?;
+    Ok(Outcome::Open(found, file))
+}
+
+/// Makes and opens a file without a name.
+fn nameless(ctx: &mut Context<'_>, r: &Open<'_>) -> Result<Reply> {
+    let dir = ctx.target(&r.target)?;
+    if !dir.path.is_dir() {
+        return Err(ENOTDIR.into());
+    }
+    dir.writable()?;
+    let mode = new_mode(&dir.path, r.mode, r.umask);
+    let exclusive = r.flags.has(OpenFlags::EXCL);
+    let file = File::create_nameless(&dir.path, how(r), exclusive, mode)?;
+    let path = file.path();
+    let node = ctx.session.nodes.nameless(&path)?;
+    let found = Found {
+        path,
+        text: dir.text,
+        rule: dir.rule,
+        at: At::Node(node.clone()),
+    };
+    opened(ctx, r, node, &found, file)
+}
+
+/// Adds the open file to the session and answers.
+fn opened(
+    ctx: &mut Context<'_>,
+    r: &Open<'_>,
+    node: Arc<Node>,
+    found: &Found<'_>,
+    file: File,
+) -> Result<Reply> {
+    let created = file.was_created() || r.flags.has(OpenFlags::TMPFILE);
+    let mut text = KVVec::with_capacity(found.text.len(), GFP_KERNEL)?;
+    text.extend_from_slice(&found.text, GFP_KERNEL)?;
+    let open = OpenFile::new(
+        ctx.session,
+        node.clone(),
+        file,
+        text,
+        found.rule,
+        &ctx.policy,
+    )?;
+    let id = ctx.session.files.insert(&open)?;
+    let result = ctx
+        .session
+        .nodes
+        .opened(node.id, id)
+        .and_then(|()| answer(ctx, r, &open, id, created));
+    if result.is_err() {
+        // The client will not know the id.
+        ctx.session.files.remove(id);
+        ctx.session.nodes.closed(node.id, id);
+    }
+    result
+}
+
+fn answer(
+    ctx: &mut Context<'_>,
+    r: &Open<'_>,
+    open: &Arc<OpenFile>,
+    id: FileId,
+    created: bool,
+) -> Result<Reply> {
+    let path = open.file().path();
+    let class = class::of(path.magic());
+    let want = usize::try_from(r.want)?
+        .min(MAX_WANT)
+        .min(ctx.session.max_data());
+    let mut end = false;
+    let mut data = Pages::new();
+    if want > 0 && path.is_dir() && r.flags.has(OpenFlags::LIST) {
+        // What fails here fails again when the client asks for it.
+        if let Ok((pages, eof)) = dirents::list(ctx, open, 0, want, ReaddirFlags::PLUS) {
+            data = pages;
+            end = eof;
+        }
+    } else if want > 0 && class != FsClass::Regular && is_read_ahead(open, &path) {
+        if let Ok((pages, eof)) = read_ahead(ctx, open, want) {
+            data = pages;
+            end = eof;
+        }
+    }
+    let attr = ctx.attr_of_file(open)?;
+    let flags = Opened::OPENED
+        .with_if(created, Opened::CREATED)
+        .with_if(end, Opened::EOF)
+        .with_if(class != FsClass::Regular, Opened::STREAM);
+    ctx.reply_with(
+        &OpenReply {
+            file: id,
+            opened: flags,
+            attr,
+        },
+        data,
+    )
+}
+
+/// Whether contents that are made at read time may be made now.
+fn is_read_ahead(open: &OpenFile, path: &local::Path) -> bool {
+    let file = open.file();
+    path.is_regular() && file.is_readable() && !file.is_writable() && file.may_be_read_ahead()
+}
+
+/// Reads from the start until the end or until `want` bytes are there.
+fn read_ahead(ctx: &mut Context<'_>, open: &OpenFile, want: usize) -> Result<(Pages, bool)> {
+    let mut all = KVVec::new();
+    let mut end = false;
+    while all.len() < want {
+        let part = (want - all.len()).min(qtfs_net::pages::PAGE_SIZE * 4);
+        let at = all.len() as u64;
+        let pages = data::read_pages(ctx, open, at, part, ReadHow::default())?;
+        if pages.is_empty() {
+            end = true;
+            break;
+        }
+        let bytes = pages.to_vec(pages.len())?;
+        all.extend_from_slice(&bytes, GFP_KERNEL)?;
+    }
+    Ok((dirents::pages_of(&all)?, end))
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! FALLOCATE, SEEK, COPY, STATFS and SYNCFS: space of files and file systems.
+
+use kernel::prelude::*;
+use qtfs_proto::{
+    message::{
+        Copy,
+        CopyReply,
+        Fallocate,
+        FallocateReply,
+        Seek,
+        SeekReply,
+        Statfs,
+        StatfsReply,
+        Syncfs,
+        SyncfsReply, //
+    },
+    CopyFlags, //
+};
+use qtfs_vfs::local::{
+    space::{
+        self,
+        Range, //
+    },
+    stat::FsStat, //
+};
+
+use crate::{
+    dispatch::Context,
+    refusal::Result,
+    worker::Reply, //
+};
+
+/// Bytes that are copied at once, so that a copy does not hold a thread for long; the client asks
+/// again for the rest.
+const MAX_COPY: u64 = 64 * 1024 * 1024;
+
+/// `fallocate(2)`.
+pub(crate) fn fallocate(ctx: &mut Context<'_>, r: &Fallocate) -> Result<Reply> {
+    let open = ctx.file(r.file, true)?;
+    let path = open.file().path();
+    ctx.change(&open.node, &path, |_| {
+        let range = Range {
+            file: open.file(),
+            offset: r.offset,
+        };
+        Ok(space::allocate(range, r.mode, r.len)?)
+    })?;
+    let attr = ctx.attr_of_file(&open)?;
+    ctx.reply(&FallocateReply { attr })
+}
+
+/// `SEEK_DATA` and `SEEK_HOLE`.
+pub(crate) fn seek(ctx: &mut Context<'_>, r: &Seek) -> Result<Reply> {
+    let open = ctx.file(r.file, false)?;
+    if !open.file().path().is_regular() {
+        return Err(EINVAL.into());
+    }
+    let range = Range {
+        file: open.file(),
+        offset: r.offset,
+    };
+    let offset = space::seek(range, r.hole != 0)?;
+    ctx.reply(&SeekReply { offset })
+}
+
+/// Copies or shares a range.
+pub(crate) fn copy(ctx: &mut Context<'_>, r: &Copy) -> Result<Reply> {
+    let source = ctx.file(r.source, false)?;
+    let dest = ctx.file(r.dest, true)?;
+    let path = dest.file().path();
+    let copied = ctx.change(&dest.node, &path, |_| {
+        let from = Range {
+            file: source.file(),
+            offset: r.source_offset,
+        };
+        let to = Range {
+            file: dest.file(),
+            offset: r.dest_offset,
+        };
+        let shorten = r.flags.has(CopyFlags::CAN_SHORTEN);
+        Ok(if r.flags.has(CopyFlags::DEDUPE) {
+            space::deduplicate(from, to, r.len, shorten)?
+        } else if r.flags.has(CopyFlags::CLONE) {
+            space::share(from, to, r.len, shorten)?
+        } else {
+            space::copy(from, to, r.len.min(MAX_COPY))?
+        })
+    })?;
+    let attr = ctx.attr_of_file(&dest)?;
+    ctx.reply(&CopyReply { copied, attr })
+}
+
+/// Numbers of a file system.
+pub(crate) fn statfs(ctx: &mut Context<'_>, r: &Statfs<'_>) -> Result<Reply> {
+    let found = ctx.target(&r.target)?;
+    let stat = FsStat::of(&found.path)?;
+    let (blocks, bfree, bavail) = stat.blocks();
+    let (files, ffree) = stat.files();
+    ctx.reply(&StatfsReply {
+        kind: stat.kind(),
+        bsize: stat.bsize(),
+        frsize: stat.frsize(),
+        blocks,
+        bfree,
+        bavail,
+        files,
+        ffree,
+        fsid: stat.fsid(),
+        namelen: stat.namelen(),
+        flags: stat.flags(),
+    })
+}
+
+/// Puts a whole file system on the disk.
+pub(crate) fn syncfs(ctx: &mut Context<'_>, r: &Syncfs) -> Result<Reply> {
+    let found = ctx.by_identity(r.node)?;
+    found.path.sync_file_system()?;
+    ctx.reply(&SyncfsReply {})
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receiving requests from one connection.
+//!
+//! What a peer sends is not trusted: a frame that is not as the protocol says ends the session's
+//! connection with one line in the log.
+
+use kernel::{
+    prelude::*,
+    str::BStr,
+    sync::Arc, //
+};
+use qtfs_net::Pages;
+use qtfs_proto::{
+    frame::HEADER_LEN,
+    message,
+    Header,
+    Kind,
+    Op,
+    Request, //
+};
+
+use crate::{
+    hello,
+    job::{
+        Job,
+        Ticket, //
+    },
+    lane::Lane,
+    refusal, reply,
+    server::Server,
+    session::Session,
+    slot::{
+        Begin,
+        Cancelled, //
+    },
+};
+
+/// Why a connection ends.
+pub(crate) enum End {
+    /// It was lost or closed.
+    Lost(Error),
+    /// The peer does not speak the protocol; what is wrong.
+    Bad(&'static str),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<qtfs_proto::Error> for End {
+    fn from(error: qtfs_proto::Error) -> Self {
+        Self::Bad(match error {
+            qtfs_proto::Error::Truncated => "a message is too short",
+            qtfs_proto::Error::Trailing => "a message is too long",
+            qtfs_proto::Error::NoSpace => "a message does not fit",
+            qtfs_proto::Error::Invalid(what) => what,
+        })
+    }
+}
+
+/// Receives one frame's header.
+pub(crate) fn header(lane: &Lane) -> core::result::Result<Header, End> {
+    let mut bytes = [0; HEADER_LEN];
+    lane.socket().recv_exact(&mut bytes)?;
+    Ok(Header::read(&bytes)?)
+}
+
+/// Receives a body; the header has bounded its length.
+pub(crate) fn body(lane: &Lane, header: &Header) -> core::result::Result<KVVec<u8>, End> {
+    let mut body = KVVec::from_elem(0, header.body_len, GFP_KERNEL).map_err(Error::from)?;
+    lane.socket().recv_exact(&mut body)?;
+    Ok(body)
+}
+
+/// What the thread of a connection does, from HELLO to the end.
+pub(crate) fn run(server: &Arc<Server>, lane: &Arc<Lane>) {
+    let (session, end) = match hello::receive(server, lane) {
+        Ok(session) => {
+            let end = requests(server, lane, &session);
+            (Some(session), end)
+        }
+        Err(end) => (None, end),
+    };
+    match (&session, end) {
+        (Some(session), End::Lost(e)) => {
+            log_info!("{session}: lane {} is closed ({e:?})\n", lane.number());
+        }
+        (Some(session), End::Bad(what)) => {
+            log_warn!(
+                "{session}: bad message from {}: {what}; lane {} is closed\n",
+                lane.peer(),
+                lane.number()
+            );
+        }
+        (None, End::Lost(e)) => log_info!("{}: left without a HELLO ({e:?})\n", lane.peer()),
+        (None, End::Bad(what)) => log_warn!("{}: not a qtfs client: {what}\n", lane.peer()),
+    }
+    lane.close();
+    if let Some(session) = session {
+        session.remove_lane(lane);
+        server.sessions.look_again();
+    }
+}
+
+/// Receives requests until the connection ends.
+fn requests(server: &Arc<Server>, lane: &Arc<Lane>, session: &Arc<Session>) -> End {
+    loop {
+        if let Err(end) = request(server, lane, session) {
+            if let End::Bad(_) = end {
+                // Whatever it meant, it cannot be believed on another connection either.
+                server.sessions.end(session, &server.queue);
+            }
+            return end;
+        }
+    }
+}
+
+fn request(
+    server: &Arc<Server>,
+    lane: &Arc<Lane>,
+    session: &Arc<Session>,
+) -> core::result::Result<(), End> {
+    let header = header(lane)?;
+    match header.kind {
+        Kind::Request => {}
+        Kind::Cancel if header.body_len == 0 && header.data_len == 0 => {
+            cancel(server, session, &header);
+            return Ok(());
+        }
+        Kind::Bye if header.body_len == 0 && header.data_len == 0 => {
+            server.sessions.end(session, &server.queue);
+            return Err(End::Lost(ESHUTDOWN));
+        }
+        _ => return Err(End::Bad("kind")),
+    }
+    let op = Op::try_from(header.op)?;
+    if op == Op::Hello {
+        return Err(End::Bad("a second HELLO"));
+    }
+    if header.data_len > session.max_data() || (header.data_len > 0 && op != Op::Write) {
+        return Err(End::Bad("data length"));
+    }
+    let body = body(lane, &header)?;
+    let data = Pages::alloc(header.data_len)?;
+    lane.socket().recv_segments(data.segments())?;
+    // Nobody executes what cannot be read; nobody waits for an answer to it either.
+    let request = Request::decode(op, &body)?;
+    let ticket = Ticket {
+        op: header.op,
+        slot: header.slot,
+        seq: header.seq,
+    };
+    let begin = session.slots().lock().begin(&ticket, op, lane);
+    match begin {
+        Begin::Execute => {}
+        Begin::Answer(frame) => {
+            session.send(frame, Some(lane));
+            return Ok(());
+        }
+        Begin::Wait => return Ok(()),
+        Begin::Bad(what) => return Err(End::Bad(what)),
+    }
+    match request {
+        Request::Ping(_) => answer(session, &ticket, Ok(())),
+        Request::Credential(credential) => {
+            let result = register(session, &credential);
+            answer(session, &ticket, result);
+        }
+        _ => {
+            let job = Job::new(session.clone(), ticket, op, header.cred, body, data)?;
+            session.slots().lock().queue(job.clone_arc());
+            server.queue.push(job);
+        }
+    }
+    Ok(())
+}
+
+/// Answers a request that needs no worker and whose reply has no fields.
+fn answer(session: &Arc<Session>, ticket: &Ticket, result: refusal::Result) {
+    let credits = session.credits();
+    let frame = match result {
+        Ok(()) => reply::success(ticket, credits, &[], Pages::new()),
+        Err(refusal) => reply::failure(ticket, credits, &refusal),
+    };
+    let lane = session.slots().lock().finish(ticket, None);
+    match frame {
+        Ok(frame) => session.send(frame, lane.as_ref()),
+        Err(e) => log_error!("{session}: an answer is lost: {e:?}\n"),
+    }
+}
+
+/// CREDENTIAL.
+fn register(session: &Arc<Session>, request: &message::Credential<'_>) -> refusal::Result {
+    session.callers.register(
+        request.index,
+        request.uid,
+        request.gid,
+        request.caps,
+        &request.groups,
+    )
+}
+
+/// CANCEL.
+fn cancel(server: &Arc<Server>, session: &Arc<Session>, header: &Header) {
+    let cancelled = session.slots().lock().cancel(header.slot, header.seq);
+    match cancelled {
+        Cancelled::Nothing | Cancelled::Running => {}
+        Cancelled::Waiting(job) => {
+            // A worker that has just taken it sees that it is cancelled.
+            if server.queue.remove(&job).is_some() {
+                session.answer_cancelled(&job);
+            }
+        }
+    }
+    log_debug!("{session}: cancel {} of slot {}\n", header.seq, header.slot);
+}
+
+/// A name that a peer gave, for logs: printable and short.
+pub(crate) fn printable(bytes: &[u8]) -> &BStr {
+    BStr::from_bytes(bytes.get(..64).unwrap_or(bytes))
+}

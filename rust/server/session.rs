@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What one client has on this server.
+//!
+//! A session lives as long as it has connections, and [`crate::sessions::TTL_MS`] longer; neither
+//! lost connections nor a restart of engine end it. Its parts have locks of their own.
+
+use kernel::{
+    fmt, new_mutex,
+    prelude::*,
+    str::BStr,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+use qtfs_net::Frame;
+use qtfs_vfs::local::device;
+
+use crate::{
+    caller::Callers,
+    file::Files,
+    hello::MAX_LANES,
+    job::Job,
+    lane::Lane,
+    log::now_ms,
+    node::Nodes,
+    owner::Owners,
+    queue::Queue,
+    refusal::Refusal,
+    reply,
+    slot::Slots, //
+};
+
+/// Bytes of a client's name that are kept.
+const MAX_NAME: usize = 64;
+
+/// See the module.
+#[pin_data]
+pub(crate) struct Session {
+    /// For logs.
+    number: u32,
+    /// What the client says to come back.
+    id: [u8; 16],
+    /// What the client calls itself.
+    name: KVec<u8>,
+    max_data: usize,
+    credits: u16,
+    #[pin]
+    slots: Mutex<Slots>,
+    #[pin]
+    lanes: Mutex<Lanes>,
+    /// Who acts.
+    #[pin]
+    pub(crate) callers: Callers,
+    /// Objects that the client knows.
+    #[pin]
+    pub(crate) nodes: Nodes,
+    /// Files that it has open. Dropped before the owners of their locks.
+    #[pin]
+    pub(crate) files: Files,
+    /// Owners of locks.
+    #[pin]
+    pub(crate) owners: Owners,
+}
+
+/// The connections of a session.
+struct Lanes {
+    list: KVec<Arc<Lane>>,
+    /// When the last connection was lost, in milliseconds since boot.
+    alone_ms: Option<i64>,
+    /// The session has ended.
+    ended: bool,
+}
+
+impl Session {
+    /// Makes a session without connections.
+    pub(crate) fn new(number: u32, name: &[u8], max_data: usize, slots: u16) -> Result<Arc<Self>> {
+        let slots = Slots::new(slots)?;
+        let mut id = [0; 16];
+        device::random(&mut id);
+        let name = name.get(..MAX_NAME).unwrap_or(name);
+        let mut copy = KVec::with_capacity(name.len(), GFP_KERNEL)?;
+        copy.extend_from_slice(name, GFP_KERNEL)?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                number,
+                id,
+                name: copy,
+                max_data,
+                credits: slots.count(),
+                slots <- new_mutex!(slots),
+                lanes <- new_mutex!(Lanes {
+                    list: KVec::new(),
+                    alone_ms: Some(now_ms()),
+                    ended: false,
+                }),
+                callers <- Callers::new(),
+                nodes <- Nodes::new(),
+                files <- Files::new(),
+                owners <- Owners::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What the client says to come back.
+    pub(crate) fn id(&self) -> &[u8; 16] {
+        &self.id
+    }
+
+    /// Longest data section.
+    pub(crate) fn max_data(&self) -> usize {
+        self.max_data
+    }
+
+    /// How many slots there are.
+    pub(crate) fn credits(&self) -> u16 {
+        self.credits
+    }
+
+    /// The slots.
+    pub(crate) fn slots(&self) -> &Mutex<Slots> {
+        &self.slots
+    }
+
+    /// Whether the session has ended; nothing is executed for it any more.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.lanes.lock().ended
+    }
+
+    /// When the session ends if nobody connects, in milliseconds since boot.
+    pub(crate) fn alone_since(&self) -> Option<i64> {
+        self.lanes.lock().alone_ms
+    }
+
+    /// Adds a connection, in the place of an old one of the same number.
+    ///
+    /// Fails with [`ESTALE`] when the session has ended.
+    pub(crate) fn add_lane(&self, lane: &Arc<Lane>) -> Result {
+        let mut lanes = self.lanes.lock();
+        if lanes.ended {
+            return Err(ESTALE);
+        }
+        lanes.list.retain(|old| {
+            let keep = old.number() != lane.number();
+            if !keep {
+                old.close();
+            }
+            keep
+        });
+        if lanes.list.len() >= usize::from(MAX_LANES) {
+            return Err(EUSERS);
+        }
+        lane.set_credits(self.credits);
+        lanes.list.push(lane.clone(), GFP_KERNEL)?;
+        lanes.alone_ms = None;
+        Ok(())
+    }
+
+    /// Forgets a connection that was lost.
+    pub(crate) fn remove_lane(&self, lane: &Arc<Lane>) {
+        let mut lanes = self.lanes.lock();
+        lanes.list.retain(|l| !Arc::ptr_eq(l, lane));
+        if lanes.list.is_empty() && lanes.alone_ms.is_none() {
+            lanes.alone_ms = Some(now_ms());
+        }
+    }
+
+    /// Sends a frame by `first` while that lives, else by any other connection. With none the frame
+    /// is lost; the client will ask again.
+    pub(crate) fn send(&self, frame: Arc<Frame>, first: Option<&Arc<Lane>>) {
+        if let Some(lane) = first {
+            if lane.send(frame.clone()).is_ok() {
+                return;
+            }
+        }
+        let mut at = 0;
+        loop {
+            let lane = match self.lanes.lock().list.get(at) {
+                Some(lane) => lane.clone(),
+                None => return,
+            };
+            if lane.send(frame.clone()).is_ok() {
+                return;
+            }
+            at += 1;
+        }
+    }
+
+    /// Answers a request that was cancelled before it was executed.
+    pub(crate) fn answer_cancelled(&self, job: &Job) {
+        let refusal = Refusal::from(EINTR);
+        let frame = match reply::failure(&job.ticket, self.credits, &refusal) {
+            Ok(frame) => frame,
+            Err(e) => {
+                log_error!("{self}: an answer is lost: {e:?}\n");
+                return;
+            }
+        };
+        let keep = (!job.op.repeatable()).then(|| frame.clone());
+        let lane = self.slots.lock().finish(&job.ticket, keep);
+        self.send(frame, lane.as_ref());
+    }
+
+    /// Closes all connections; the client comes back.
+    pub(crate) fn close_lanes(&self) {
+        for lane in self.lanes.lock().list.iter() {
+            lane.close();
+        }
+    }
+
+    /// Ends the session: its connections are closed, its files too as soon as nobody uses them, its
+    /// locks released, its objects forgotten. Says whether this call did it.
+    pub(crate) fn end(&self, queue: &Queue) -> bool {
+        let lanes = {
+            let mut lanes = self.lanes.lock();
+            if lanes.ended {
+                return false;
+            }
+            lanes.ended = true;
+            core::mem::replace(&mut lanes.list, KVec::new())
+        };
+        for lane in lanes.iter() {
+            lane.close();
+        }
+        // The slots refer to the requests and these to the session: nobody may be left behind.
+        while let Some(job) = queue.take_of(self) {
+            self.slots.lock().finish(&job.ticket, None);
+        }
+        self.slots.lock().cancel_all();
+        self.files.close();
+        self.nodes.close();
+        self.callers.close();
+        true
+    }
+
+    /// Ends the session if it was without connections since before `ms`.
+    pub(crate) fn end_if_alone_since(&self, ms: i64, queue: &Queue) -> bool {
+        {
+            let lanes = self.lanes.lock();
+            match lanes.alone_ms {
+                Some(since) if since <= ms => {}
+                _ => return false,
+            }
+        }
+        // A client that comes back in this moment finds the session ended and begins a new one.
+        self.end(queue)
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_fmt(fmt!("{}#{}", BStr::from_bytes(&self.name), self.number))
+    }
+}

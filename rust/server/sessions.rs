@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All sessions, and the end of those whose client does not come back.
+
+use kernel::{
+    new_condvar, new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+    time::msecs_to_jiffies,
+};
+
+use crate::{
+    log::now_ms,
+    queue::Queue,
+    session::Session, //
+};
+
+/// How long a session without connections is kept.
+pub(crate) const TTL_MS: i64 = 60_000;
+/// Most sessions.
+pub(crate) const MAX_SESSIONS: usize = 64;
+/// How often sessions without connections are looked at.
+const TICK_MS: u32 = 1_000;
+/// How often they are looked at when there are none.
+const IDLE_MS: u32 = 60_000;
+
+/// See the module.
+#[pin_data]
+pub(crate) struct Sessions {
+    #[pin]
+    inner: Mutex<Inner>,
+    /// Something may have to be done sooner.
+    #[pin]
+    changed: CondVar,
+}
+
+/// The fields of [`Sessions`] protected by the lock.
+struct Inner {
+    list: KVec<Arc<Session>>,
+    /// Number of the next one.
+    next: u32,
+    /// Look at all sessions at once.
+    look: bool,
+    /// The module is being unloaded.
+    closed: bool,
+}
+
+impl Sessions {
+    /// No sessions.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- new_mutex!(Inner {
+                list: KVec::new(),
+                next: 1,
+                look: false,
+                closed: false,
+            }),
+            changed <- new_condvar!(),
+        })
+    }
+
+    /// A number for a new session.
+    pub(crate) fn next_number(&self) -> u32 {
+        let mut inner = self.inner.lock();
+        let number = inner.next;
+        inner.next = inner.next.wrapping_add(1).max(1);
+        number
+    }
+
+    /// The session with this id.
+    pub(crate) fn find(&self, id: &[u8; 16]) -> Option<Arc<Session>> {
+        let inner = self.inner.lock();
+        inner.list.iter().find(|s| s.id() == id).cloned()
+    }
+
+    /// Adds a session, in the place of one whose client has left when there are too many.
+    ///
+    /// Fails with [`EUSERS`] when they all have clients.
+    pub(crate) fn insert(&self, session: &Arc<Session>, queue: &Queue) -> Result {
+        if let Some(left) = self.longest_alone() {
+            log_warn!("{left}: others take its place\n");
+            self.end(&left, queue);
+        }
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Err(ESHUTDOWN);
+        }
+        if inner.list.len() >= MAX_SESSIONS {
+            log_warn!("{session}: refused, there are {MAX_SESSIONS} sessions\n");
+            return Err(EUSERS);
+        }
+        inner.list.push(session.clone(), GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// The session that has been without connections for the longest time, when there are too many.
+    fn longest_alone(&self) -> Option<Arc<Session>> {
+        let inner = self.inner.lock();
+        if inner.list.len() < MAX_SESSIONS {
+            return None;
+        }
+        let alone = inner
+            .list
+            .iter()
+            .filter_map(|s| Some((s.alone_since()?, s)));
+        alone.min_by_key(|(ms, _)| *ms).map(|(_, s)| s.clone())
+    }
+
+    /// Ends a session now.
+    pub(crate) fn end(&self, session: &Arc<Session>, queue: &Queue) {
+        let removed = {
+            let mut inner = self.inner.lock();
+            let at = inner.list.iter().position(|s| Arc::ptr_eq(s, session));
+            at.and_then(|at| inner.list.remove(at).ok())
+        };
+        if session.end(queue) {
+            log_info!("{session}: is ended\n");
+        }
+        drop(removed);
+    }
+
+    /// Makes [`Sessions::wait`] return soon.
+    pub(crate) fn look_again(&self) {
+        self.inner.lock().look = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until it is time to look at all sessions; `busy` says that it soon is. False when the
+    /// module is being unloaded.
+    pub(crate) fn wait(&self, busy: bool) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.closed && !inner.look {
+            let ms = if busy { TICK_MS } else { IDLE_MS };
+            let _ = self
+                .changed
+                .wait_interruptible_timeout(&mut inner, msecs_to_jiffies(ms));
+        }
+        inner.look = false;
+        !inner.closed
+    }
+
+    /// Ends sessions that were alone for too long; says whether others are alone.
+    pub(crate) fn reap(&self, queue: &Queue) -> bool {
+        let now = now_ms();
+        let mut alone = false;
+        let mut at = 0;
+        loop {
+            let session = match self.inner.lock().list.get(at) {
+                Some(session) => session.clone(),
+                None => return alone,
+            };
+            if session.end_if_alone_since(now - TTL_MS, queue) {
+                log_warn!(
+                    "{session}: did not come back for {} s, is ended\n",
+                    TTL_MS / 1000
+                );
+                self.end(&session, queue);
+            } else {
+                alone |= session.alone_since().is_some();
+                at += 1;
+            }
+        }
+    }
+
+    /// Ends all sessions; there will be no new ones.
+    pub(crate) fn close(&self, queue: &Queue) {
+        let list = {
+            let mut inner = self.inner.lock();
+            inner.closed = true;
+            core::mem::replace(&mut inner.list, KVec::new())
+        };
+        self.changed.notify_one();
+        for session in list.iter() {
+            session.end(queue);
+        }
+    }
+}
