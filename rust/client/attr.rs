@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attributes: reading, changing, permissions.
+
+use kernel::prelude::*;
+use qtfs_proto::{
+    message::{
+        Access,
+        Getattr,
+        Getflags,
+        InodeFlags,
+        Readlink,
+        Setattr,
+        Setflags,
+        Statfs as StatfsCall, //
+    },
+    AccessMask,
+    FileId,
+    SetattrValid, //
+};
+use qtfs_vfs::{
+    dentry::Dentry,
+    flags::{
+        kind,
+        may,
+        setattr_valid,
+        truncates_on_open, //
+    },
+    inode::{
+        Inode,
+        SetAttr,
+        Stat, //
+    },
+    sb::Statfs,
+    task::Reach, //
+};
+
+use crate::{
+    data,
+    fs::Qtfs,
+    node,
+    place::Place, //
+};
+
+/// Asks for the attributes of what is at `place`.
+pub(crate) fn ask(inode: &Inode<Qtfs>, place: &Place) -> Result {
+    let mount = inode.mount();
+    let asked = mount.session.clock();
+    let (reply, _) = mount.call(|| {
+        Ok(Getattr {
+            target: place.target(mount, inode)?,
+            file: FileId::NONE,
+        })
+    })?;
+    let attr = reply.decode::<Getattr<'_>>()?.attr;
+    node::apply(inode, &attr, asked);
+    Ok(())
+}
+
+pub(crate) fn getattr(dentry: &Dentry<Qtfs>, stat: &mut Stat) -> Result {
+    let inode = dentry.inode()?;
+    let mount = inode.mount();
+    let node = inode.node();
+    if inode.is_regular() && inode.is_dirty() {
+        // Size, blocks and times are the server's once it has the data. An error of that is
+        // reported by fsync(2) and close(2).
+        let _ = data::write_out(inode);
+    }
+    if !node.take_fresh() {
+        ask(inode, &Place::of(dentry, Reach::of_current().by_path()))?;
+    }
+    let extra = node.extra();
+    stat.set_dev(mount.device(inode.device(), node.dev())?);
+    stat.set_ino(node.identity().ino);
+    stat.set_blksize(extra.blksize);
+    if extra.btime != qtfs_proto::Time::default() {
+        stat.set_btime(extra.btime);
+    }
+    stat.set_attributes(extra.attributes, extra.attributes_mask);
+    Ok(())
+}
+
+pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result {
+    let inode = dentry.inode()?;
+    let mount = inode.mount();
+    let node = inode.node();
+    let open = match attr.file() {
+        Some(file) => Some(file.open()?.clone()),
+        None => None,
+    };
+    if truncates_on_open(attr.valid()) {
+        if let Some(open) = &open {
+            if open.take_truncated() {
+                // The server has cut the file when it opened it.
+                inode.truncate(attr.size());
+                return Ok(());
+            }
+        }
+    }
+    let valid = setattr_valid(attr.valid());
+    let resize = valid.has(SetattrValid::SIZE);
+    if inode.is_regular() && (resize || inode.is_dirty()) {
+        // Times that are set must not be changed by data that is written back later, nor must a
+        // file that is cut grow again.
+        data::write_out(inode)?;
+    }
+    let asked = mount.session.clock();
+    let place = Place::of(dentry, Reach::of_current().by_path());
+    let (reply, _) = mount.call(|| {
+        Ok(Setattr {
+            target: place.target(mount, inode)?,
+            file: match &open {
+                Some(open) if resize => open.id(mount, inode)?,
+                _ => FileId::NONE,
+            },
+            valid,
+            mode: attr.mode() & 0o7777,
+            uid: attr.uid(),
+            gid: attr.gid(),
+            size: attr.size(),
+            atime: attr.atime(),
+            mtime: attr.mtime(),
+        })
+    })?;
+    let changed = reply.decode::<Setattr<'_>>()?.attr;
+    if resize {
+        inode.truncate(attr.size());
+    }
+    node::apply(inode, &changed, asked);
+    node.changed(&mount.session);
+    Ok(())
+}
+
+/// Asks the server whether the caller may.
+fn access(inode: &Inode<Qtfs>, mask: AccessMask) -> Result {
+    let mount = inode.mount();
+    let by_path = Reach::of_current().by_path();
+    let place = inode
+        .with_alias(|dentry| Place::of(dentry, by_path))
+        .unwrap_or(Place::anywhere());
+    let (reply, _) = mount.call(|| {
+        Ok(Access {
+            target: place.target(mount, inode)?,
+            mask,
+        })
+    })?;
+    reply.decode::<Access<'_>>()?;
+    Ok(())
+}
+
+pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
+    let has = |flag: u32| mask & flag != 0;
+    let kind = inode.kind();
+    let plain = kind == kind::DIRECTORY || kind == kind::REGULAR || kind == kind::SYMLINK;
+    // Whatever follows is a request which the server checks; so only questions that nothing
+    // follows are asked here, and those about device nodes, which are opened on this machine.
+    if plain && !has(may::ACCESS | may::CHDIR) {
+        if kind == kind::REGULAR && has(may::EXEC) && inode.mode() & 0o111 == 0 {
+            return Err(EACCES);
+        }
+        return Ok(());
+    }
+    if has(may::NOT_BLOCK) {
+        return Err(ECHILD);
+    }
+    let mask = AccessMask::NONE
+        .with_if(has(may::EXEC), AccessMask::EXEC)
+        .with_if(has(may::WRITE), AccessMask::WRITE)
+        .with_if(has(may::READ), AccessMask::READ)
+        .with_if(has(may::CHDIR), AccessMask::CHDIR);
+    access(inode, mask)
+}
+
+pub(crate) fn readlink(dentry: &Dentry<Qtfs>) -> Result<KVVec<u8>> {
+    let inode = dentry.inode()?;
+    let mount = inode.mount();
+    // Also when it is in the middle of a path: the next look-up verifies only directories.
+    let second = inode.node().is_second_try();
+    // A symlink that somebody holds open by O_PATH is read wherever it is.
+    let place = if second {
+        Place::anywhere()
+    } else {
+        Place::of(dentry, true)
+    };
+    let read = |place: &Place| -> Result<KVVec<u8>> {
+        let (reply, _) = mount.call(|| {
+            Ok(Readlink {
+                target: place.target(mount, inode)?,
+            })
+        })?;
+        let text = reply.decode::<Readlink<'_>>()?.text;
+        let mut bytes = KVVec::with_capacity(text.bytes().len() + 1, GFP_KERNEL)?;
+        bytes.extend_from_slice(text.bytes(), GFP_KERNEL)?;
+        Ok(bytes)
+    };
+    match read(&place) {
+        Err(e) if e == ESTALE && !second => {
+            inode.node().note_try();
+            Err(e)
+        }
+        other => other,
+    }
+}
+
+pub(crate) fn statfs(dentry: &Dentry<Qtfs>) -> Result<Statfs> {
+    let inode = dentry.inode()?;
+    let mount = inode.mount();
+    let place = Place::of(dentry, Reach::of_current().by_path());
+    let (reply, _) = mount.call(|| {
+        Ok(StatfsCall {
+            target: place.target(mount, inode)?,
+        })
+    })?;
+    reply.decode::<StatfsCall<'_>>()
+}
+
+pub(crate) fn flags(dentry: &Dentry<Qtfs>) -> Result<InodeFlags> {
+    let inode = dentry.inode()?;
+    let mount = inode.mount();
+    let place = Place::anywhere();
+    let (reply, _) = mount.call(|| {
+        Ok(Getflags {
+            target: place.target(mount, inode)?,
+        })
+    })?;
+    Ok(reply.decode::<Getflags<'_>>()?.flags)
+}
+
+pub(crate) fn set_flags(dentry: &Dentry<Qtfs>, flags: &InodeFlags) -> Result {
+    let inode = dentry.inode()?;
+    let mount = inode.mount();
+    let place = Place::anywhere();
+    let (reply, _) = mount.call(|| {
+        Ok(Setflags {
+            target: place.target(mount, inode)?,
+            flags: *flags,
+        })
+    })?;
+    reply.decode::<Setflags<'_>>()?;
+    inode.node().changed(&mount.session);
+    Ok(())
+}

@@ -1,0 +1,548 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Contents of files: through the page cache and past it.
+//!
+//! Cached pages are those of one version of the contents, which the server counts, see
+//! `Attr::version`. Before cached pages are used the server is asked for the version, except in
+//! the middle of a sequential read, whose pages were fetched for it.
+
+use core::sync::atomic::Ordering;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use qtfs_net::Pages;
+use qtfs_proto::{
+    message::{
+        Copy,
+        Fallocate,
+        Fsync,
+        Getattr,
+        Read,
+        Seek,
+        Write,
+        WriteReply, //
+    },
+    Attr,
+    CopyFlags,
+    OpenFlags,
+    ReadFlags,
+    Target,
+    WriteFlags,
+    MAX_DATA, //
+};
+use qtfs_vfs::{
+    cache::{
+        ReadDone,
+        WriteDone, //
+    },
+    file::File,
+    inode::Inode,
+    io::{
+        Iter,
+        Kiocb, //
+    },
+};
+
+use crate::{
+    file::OpenFile,
+    fs::Qtfs,
+    node,
+    session::{
+        request::LOST,
+        then::{
+            Then,
+            Writeback, //
+        },
+        Session,
+        Wait, //
+    },
+};
+
+/// Reads of at most this many bytes that reach the end of the file are made without the page
+/// cache: the answer has the size too.
+const SMALL: usize = 256 * 1024;
+/// Writes beyond this place are made without the page cache: only the server knows how large a
+/// file may be, and the writer is to be told.
+const FAR: u64 = 1 << 40;
+
+/// Drops cached pages of an older version of the contents.
+pub(crate) fn refresh(inode: &Inode<Qtfs>) -> Result {
+    if inode.node().take_outdated() {
+        let result = inode.write_and_drop(0, u64::MAX);
+        if result.is_err() {
+            inode.node().still_outdated();
+        }
+        // Pages that are mapped and written at this very moment stay; they are this machine's.
+        if !matches!(result, Err(e) if e == EBUSY) {
+            return result;
+        }
+    }
+    Ok(())
+}
+
+/// Asks for the attributes of an open file.
+fn ask(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
+    let mount = inode.mount();
+    let asked = mount.session.clock();
+    let (reply, _) = mount.call(|| {
+        let file = open.id(mount, inode)?;
+        Ok(Getattr {
+            target: Target::node(mount.id(inode)?),
+            file,
+        })
+    })?;
+    node::apply(inode, &reply.decode::<Getattr<'_>>()?.attr, asked);
+    refresh(inode)
+}
+
+/// Reads one piece of at most [`MAX_DATA`] bytes. Returns how many there are, and the attributes.
+/// Callers may hold folios locked.
+fn read_piece(
+    inode: &Inode<Qtfs>,
+    open: &OpenFile,
+    offset: u64,
+    pages: &Arc<Pages>,
+    flags: ReadFlags,
+) -> Result<(usize, Attr)> {
+    let mount = inode.mount();
+    let session = &mount.session;
+    // Regular files are read to the end, as everywhere; others may never have an end.
+    let wait = if open.stream {
+        Wait::Interruptible
+    } else {
+        Wait::Killable
+    };
+    loop {
+        let incarnation = session.incarnation();
+        let len = u32::try_from(pages.len())?;
+        let result = open.id(mount, inode).and_then(|file| {
+            session.credentials.register(session, &open.acting)?;
+            let call = Read {
+                file,
+                offset,
+                len,
+                flags,
+            };
+            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+            let (cred, sink) = (open.acting.index(), Some(pages.clone()));
+            session.exchange_as(&call, cred, none, sink, wait, incarnation)
+        });
+        match result {
+            Err(e) if e == LOST => continue,
+            Err(e) => return Err(e),
+            Ok(reply) => {
+                let attr = reply.decode::<Read>()?.attr;
+                node::adopt(inode, &attr);
+                return Ok((reply.data_len, attr));
+            }
+        }
+    }
+}
+
+/// Reads past the page cache.
+fn read_direct(
+    iocb: &mut Kiocb<'_, Qtfs>,
+    iter: &mut Iter<'_>,
+    inode: &Inode<Qtfs>,
+    open: &OpenFile,
+) -> Result<usize> {
+    if inode.is_regular() && inode.is_dirty() {
+        write_out(inode)?;
+    }
+    let flags = ReadFlags::NONE
+        .with_if(iocb.is_direct(), ReadFlags::DIRECT)
+        .with_if(iocb.is_nowait(), ReadFlags::NONBLOCK);
+    let mut done = 0;
+    while iter.count() > 0 {
+        let pages = Arc::new(Pages::alloc(iter.count().min(MAX_DATA))?, GFP_KERNEL)?;
+        let asked = inode.mount().session.clock();
+        let len = match read_piece(inode, open, iocb.pos(), &pages, flags) {
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+            Ok((len, attr)) => {
+                node::apply(inode, &attr, asked);
+                len
+            }
+        };
+        let copied = iter.copy_from_pages(&pages, len);
+        done += copied;
+        iocb.set_pos(iocb.pos() + copied as u64);
+        if copied < len {
+            return if done > 0 { Ok(done) } else { Err(EFAULT) };
+        }
+        // What one read of the server's file gives is what one read gives here.
+        if len < pages.len() || open.stream {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+pub(crate) fn read(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<usize> {
+    let open = iocb.file().open()?.clone();
+    let inode = iocb.file().inode().grab().ok_or(EIO)?;
+    let len = iter.count();
+    if len == 0 {
+        return Ok(0);
+    }
+    if open.stream || iocb.is_direct() {
+        return read_direct(iocb, iter, &inode, &open);
+    }
+    let pos = iocb.pos();
+    let end = pos.saturating_add(len as u64);
+    let goes_on = pos != 0 && pos == open.last_end.load(Ordering::Relaxed) && end <= inode.size();
+    if !goes_on {
+        if inode.is_cached(pos, end.saturating_sub(1)) {
+            ask(&inode, &open)?;
+        } else if end > inode.size() {
+            if len <= SMALL {
+                let n = read_direct(iocb, iter, &inode, &open)?;
+                open.last_end.store(pos + n as u64, Ordering::Relaxed);
+                return Ok(n);
+            }
+            ask(&inode, &open)?;
+        }
+    }
+    let done = iocb.read_cached(iter)?;
+    open.last_end.store(pos + done as u64, Ordering::Relaxed);
+    Ok(done)
+}
+
+/// Sends one piece of at most [`MAX_DATA`] bytes. Returns what the server says of it.
+fn write_piece(
+    inode: &Inode<Qtfs>,
+    open: &OpenFile,
+    offset: u64,
+    pages: Pages,
+    flags: WriteFlags,
+) -> Result<WriteReply> {
+    let mount = inode.mount();
+    let session = &mount.session;
+    let pages = Arc::new(pages, GFP_KERNEL)?;
+    loop {
+        let asked = session.clock();
+        let incarnation = session.incarnation();
+        let result = open.id(mount, inode).and_then(|file| {
+            session.credentials.register(session, &open.acting)?;
+            let call = Write {
+                file,
+                offset,
+                flags,
+            };
+            let (cred, data) = (open.acting.index(), pages.clone());
+            session.exchange_as(&call, cred, data, None, Wait::Killable, incarnation)
+        });
+        match result {
+            // Whether data was appended before the server lost the session cannot be known.
+            Err(e) if e == LOST && flags.has(WriteFlags::APPEND) => return Err(EIO),
+            Err(e) if e == LOST => continue,
+            Err(e) => return Err(e),
+            Ok(reply) => {
+                let reply = reply.decode::<Write>()?;
+                inode.node().changed(session);
+                node::apply(inode, &reply.attr, asked.max(session.clock()));
+                return Ok(reply);
+            }
+        }
+    }
+}
+
+/// Writes past the page cache. The inode is locked.
+fn write_direct(
+    iocb: &mut Kiocb<'_, Qtfs>,
+    iter: &mut Iter<'_>,
+    inode: &Inode<Qtfs>,
+    open: &OpenFile,
+) -> Result<usize> {
+    let append = iocb.is_append();
+    let flags = WriteFlags::NONE
+        .with_if(append, WriteFlags::APPEND)
+        .with_if(iocb.is_dsync(), WriteFlags::DSYNC)
+        .with_if(iocb.is_sync(), WriteFlags::SYNC);
+    if inode.is_regular() && inode.is_dirty() {
+        write_out(inode)?;
+    }
+    let mut done = 0;
+    while iter.count() > 0 {
+        let pages = Pages::alloc(iter.count().min(MAX_DATA))?;
+        let len = iter.copy_to_pages(&pages);
+        if len < pages.len() {
+            return if done > 0 { Ok(done) } else { Err(EFAULT) };
+        }
+        match write_piece(inode, open, iocb.pos(), pages, flags) {
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+            Ok(reply) => {
+                let written = usize::try_from(reply.written)?.min(len);
+                done += written;
+                let end = reply.offset.saturating_add(written as u64);
+                iocb.set_pos(end);
+                if inode.is_regular() && written > 0 {
+                    // What the cache has of the range is older than what was just written.
+                    let _ = inode.write_and_drop(reply.offset, end.saturating_sub(1));
+                    if end > inode.size() {
+                        inode.set_size(end);
+                    }
+                }
+                if written < len {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+pub(crate) fn write(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<usize> {
+    let open = iocb.file().open()?.clone();
+    let inode = iocb.file().inode().grab().ok_or(EIO)?;
+    let far = iocb.pos().saturating_add(iter.count() as u64) > FAR;
+    let direct = far
+        || open.stream
+        || iocb.is_direct()
+        || iocb.is_append()
+        || !open.flags.has(OpenFlags::READ);
+    if open.stream {
+        // Each write is one command to HOST's file.
+        return write_direct(iocb, iter, &inode, &open);
+    }
+    let session = &inode.mount().session;
+    let written = inode.locked(|| {
+        if iocb.write_checks(iter)? == 0 {
+            return Ok(0);
+        }
+        if direct {
+            return write_direct(iocb, iter, &inode, &open);
+        }
+        inode.node().changed(session);
+        let written = iocb.write_cached(iter);
+        inode.node().changed(session);
+        written
+    })?;
+    if direct {
+        return Ok(written);
+    }
+    iocb.write_sync(written)
+}
+
+pub(crate) fn mmap(file: &File<Qtfs>) -> Result {
+    let open = file.open()?;
+    if open.stream {
+        return Err(ENODEV);
+    }
+    ask(file.inode(), open)
+}
+
+pub(crate) fn size(file: &File<Qtfs>) -> Result<u64> {
+    let inode = file.inode();
+    if !inode.is_dirty() {
+        ask(inode, file.open()?)?;
+    }
+    Ok(inode.size())
+}
+
+pub(crate) fn seek(file: &File<Qtfs>, offset: u64, hole: bool) -> Result<u64> {
+    let (inode, open) = (file.inode(), file.open()?);
+    let mount = inode.mount();
+    if inode.is_regular() && inode.is_dirty() {
+        write_out(inode)?;
+    }
+    let hole = hole.into();
+    let (reply, _) = mount.call(|| {
+        Ok(Seek {
+            file: open.id(mount, inode)?,
+            offset,
+            hole,
+        })
+    })?;
+    Ok(reply.decode::<Seek>()?.offset)
+}
+
+pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> Result {
+    let (inode, open) = (file.inode(), file.open()?);
+    let mount = inode.mount();
+    let datasync = datasync.into();
+    let (reply, _) = mount.call(|| {
+        Ok(Fsync {
+            file: open.id(mount, inode)?,
+            datasync,
+            start,
+            end,
+        })
+    })?;
+    reply.decode::<Fsync>()?;
+    Ok(())
+}
+
+pub(crate) fn fallocate(file: &File<Qtfs>, mode: u32, offset: u64, len: u64) -> Result {
+    let (inode, open) = (file.inode(), file.open()?);
+    let mount = inode.mount();
+    inode.locked(|| {
+        // Contents may move, be zeroed or cut: nothing of the cache can be kept.
+        inode.write_and_drop(0, u64::MAX)?;
+        let asked = mount.session.clock();
+        let (reply, _) = mount.call(|| {
+            Ok(Fallocate {
+                file: open.id(mount, inode)?,
+                mode,
+                offset,
+                len,
+            })
+        })?;
+        let attr = reply.decode::<Fallocate>()?.attr;
+        node::apply(inode, &attr, asked);
+        inode.node().changed(&mount.session);
+        inode.write_and_drop(0, u64::MAX)
+    })
+}
+
+pub(crate) fn copy(
+    source: &File<Qtfs>,
+    source_offset: u64,
+    dest: &File<Qtfs>,
+    dest_offset: u64,
+    len: u64,
+    flags: CopyFlags,
+) -> Result<u64> {
+    let (from, to) = (source.inode(), dest.inode());
+    let mount = to.mount();
+    let (open_from, open_to) = (source.open()?, dest.open()?);
+    if from.is_dirty() {
+        write_out(from)?;
+    }
+    to.locked(|| {
+        to.write_and_drop(0, u64::MAX)?;
+        let asked = mount.session.clock();
+        let (reply, _) = mount.call(|| {
+            Ok(Copy {
+                source: open_from.id(mount, from)?,
+                source_offset,
+                dest: open_to.id(mount, to)?,
+                dest_offset,
+                len,
+                flags,
+            })
+        })?;
+        let reply = reply.decode::<Copy>()?;
+        node::apply(to, &reply.attr, asked);
+        to.node().changed(&mount.session);
+        to.write_and_drop(0, u64::MAX)?;
+        Ok(reply.copied)
+    })
+}
+
+/// An open file to read through.
+fn reader(inode: &Inode<Qtfs>, open: Option<&Arc<OpenFile>>) -> Result<Arc<OpenFile>> {
+    match open {
+        Some(open) if open.flags.has(OpenFlags::READ) => Ok(open.clone()),
+        _ => inode.node().any_open(OpenFlags::READ).ok_or(EBADF),
+    }
+}
+
+pub(crate) fn read_pages(
+    inode: &Inode<Qtfs>,
+    open: Option<&Arc<OpenFile>>,
+    offset: u64,
+    pages: Pages,
+    done: ReadDone,
+) {
+    let mount = inode.mount();
+    let session = &mount.session;
+    let incarnation = session.incarnation();
+    let prepared = (|| {
+        let open = reader(inode, open)?;
+        let file = open.id(mount, inode)?;
+        session.credentials.register(session, &open.acting)?;
+        let len = u32::try_from(pages.len())?;
+        let call = Read {
+            file,
+            offset,
+            len,
+            flags: ReadFlags::NONE,
+        };
+        Ok((
+            call,
+            open.acting.index(),
+            Arc::new(Pages::new(), GFP_KERNEL)?,
+        ))
+    })();
+    let sink = Arc::new(pages, GFP_KERNEL).map_err(Error::from);
+    match (prepared, sink) {
+        (Ok((call, cred, none)), Ok(sink)) => {
+            let then = Then::Read(done, sink.clone());
+            session.submit(&call, cred, none, Some(sink), then, incarnation);
+        }
+        (Err(e), _) | (_, Err(e)) => done.finish(Err(e)),
+    }
+}
+
+pub(crate) fn read_now(
+    inode: &Inode<Qtfs>,
+    open: Option<&Arc<OpenFile>>,
+    offset: u64,
+    pages: Pages,
+) -> Result<usize> {
+    let open = reader(inode, open)?;
+    let pages = Arc::new(pages, GFP_KERNEL)?;
+    let (len, _) = read_piece(inode, &open, offset, &pages, ReadFlags::NONE)?;
+    pages.zero_from(len);
+    Ok(len)
+}
+
+pub(crate) fn write_pages(inode: &Inode<Qtfs>, pos: u64, pages: Pages, done: WriteDone) {
+    let session = &inode.mount().session;
+    let open = inode.node().any_open(OpenFlags::WRITE).ok_or(EBADF);
+    let pages = Arc::new(pages, GFP_KERNEL).map_err(Error::from);
+    match (open, pages) {
+        (Ok(open), Ok(pages)) => {
+            write_back(session, Writeback::new(inode, open, pos, pages, done));
+        }
+        (Err(e), _) | (_, Err(e)) => {
+            session.log_error("WRITE", e, "data that a program wrote is lost");
+            done.fail(e);
+            done.finish();
+        }
+    }
+}
+
+/// Writes all dirty pages of an inode and waits until they are on the server. Errors of the server
+/// are kept for `fsync(2)` and `close(2)`.
+pub(crate) fn write_out(inode: &Inode<Qtfs>) -> Result {
+    let timeout = inode.mount().session.config.timeout;
+    // The kernel would wait for pages that are being written already so that nothing could kill
+    // the caller.
+    inode.node().wait_writes(timeout)?;
+    inode.start_writing()?;
+    inode.node().wait_writes(timeout)
+}
+
+/// Sends pages of the cache to the server.
+pub(crate) fn write_back(session: &Arc<Session>, writeback: Writeback) {
+    let incarnation = session.incarnation();
+    let prepared = (|| {
+        let inode = writeback.inode()?;
+        inode.node().changed(session);
+        let file = writeback.open.id(inode.mount(), inode)?;
+        session
+            .credentials
+            .register(session, &writeback.open.acting)?;
+        Ok(Write {
+            file,
+            offset: writeback.pos,
+            flags: WriteFlags::WRITEBACK,
+        })
+    })();
+    match prepared {
+        Ok(call) => {
+            let cred = writeback.open.acting.index();
+            let data = writeback.pages.clone();
+            session.submit(&call, cred, data, None, Then::Write(writeback), incarnation);
+        }
+        Err(e) if e == LOST => session.write_again(writeback),
+        Err(e) => {
+            session.log_error("WRITE", e, "data that a program wrote is lost");
+            writeback.finish(Err(e));
+        }
+    }
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Listing directories.
+//!
+//! The server sends many entries at once, with their attributes. A listing is a snapshot: what
+//! came with it answers the first `stat(2)` of each entry by the process that lists, as long as
+//! it has the directory open; everybody else asks the server.
+
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicI32,
+    Ordering, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use qtfs_net::Pages;
+use qtfs_proto::{
+    dirent::Entry,
+    message::Readdir,
+    ReaddirFlags, //
+    Reader,
+};
+use qtfs_vfs::{
+    file::{
+        DirEmitter,
+        File, //
+    },
+    inode::Inode,
+    task, //
+};
+
+use crate::{
+    file::OpenFile,
+    fs::Qtfs,
+    mount::{
+        key,
+        new_inode,
+        S_IFMT, //
+    },
+    node,
+    session::{
+        request::LOST,
+        Wait, //
+    },
+};
+
+/// Bytes of entries that are asked for at once.
+const WANT: usize = 512 * 1024;
+/// Up to this many bytes of entries, attributes are asked for in any case.
+const PLUS_ALWAYS: usize = 1024 * 1024;
+/// Position after `.` and `..`: where the server's entries begin.
+const FIRST: u64 = 2;
+
+/// Who lists a directory, if anybody does.
+pub(crate) struct Listing {
+    process: AtomicI32,
+    /// Attributes that came with the listing were used.
+    used: AtomicBool,
+}
+
+impl Listing {
+    /// Nobody.
+    pub(crate) const fn new() -> Self {
+        Self {
+            process: AtomicI32::new(0),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    fn begin(&self) {
+        self.process
+            .store(task::current_process(), Ordering::Relaxed);
+    }
+
+    /// Somebody used what came with the listing.
+    pub(crate) fn note_use(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    /// The directory is closed.
+    pub(crate) fn end(&self) {
+        self.process.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the current process has the directory open and lists it.
+    pub(crate) fn is_current(&self) -> bool {
+        self.process.load(Ordering::Relaxed) == task::current_process()
+    }
+}
+
+/// The part of a directory that the server sent last.
+#[derive(Default)]
+pub(crate) struct Window {
+    data: KVVec<u8>,
+    /// Where in `data` the next entry begins.
+    at: usize,
+    /// What the server calls that place.
+    cookie: u64,
+    /// The part reaches the end of the directory.
+    eof: bool,
+    /// `data` is what the server sent; else it is yet to be asked.
+    valid: bool,
+    /// Bytes of entries so far.
+    listed: usize,
+}
+
+impl Window {
+    /// The beginning of a directory, as it came with its opening.
+    pub(crate) fn first(data: KVVec<u8>, eof: bool) -> Self {
+        Self {
+            listed: data.len(),
+            data,
+            at: 0,
+            cookie: 0,
+            eof,
+            valid: true,
+        }
+    }
+}
+
+/// The server's name for a position, and the other way round. Positions below [`FIRST`] are `.`
+/// and `..`; the server's own may begin at 0.
+fn cookie(pos: u64) -> u64 {
+    match pos {
+        0..=FIRST => 0,
+        pos if pos > i64::MAX as u64 - FIRST => pos,
+        pos => pos - FIRST - 1,
+    }
+}
+
+fn position(cookie: u64) -> u64 {
+    match cookie {
+        cookie if cookie >= i64::MAX as u64 - 2 * FIRST => cookie,
+        cookie => cookie + FIRST + 1,
+    }
+}
+
+/// Fetches the entries from `cookie` on.
+fn fetch(inode: &Inode<Qtfs>, open: &OpenFile, cookie: u64, plus: bool) -> Result<Window> {
+    let mount = inode.mount();
+    let session = &mount.session;
+    let sink = Arc::new(Pages::alloc(WANT)?, GFP_KERNEL)?;
+    let flags = ReaddirFlags::NONE.with_if(plus, ReaddirFlags::PLUS);
+    loop {
+        let incarnation = session.incarnation();
+        let result = open.id(mount, inode).and_then(|file| {
+            let call = Readdir {
+                file,
+                cookie,
+                want: u32::try_from(WANT)?,
+                flags,
+            };
+            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+            let (cred, sink) = (open.acting.index(), Some(sink.clone()));
+            session.credentials.register(session, &open.acting)?;
+            session.exchange_as(&call, cred, none, sink, Wait::Killable, incarnation)
+        });
+        match result {
+            Err(e) if e == LOST => continue,
+            Err(e) => return Err(e),
+            Ok(reply) => {
+                let eof = reply.decode::<Readdir>()?.eof != 0;
+                let data = sink.to_vec(reply.data_len)?;
+                return Ok(Window {
+                    data,
+                    at: 0,
+                    cookie,
+                    eof,
+                    valid: true,
+                    listed: reply.data_len,
+                });
+            }
+        }
+    }
+}
+
+pub(crate) fn readdir(file: &File<Qtfs>, emitter: &mut DirEmitter<'_>) -> Result {
+    if emitter.pos() < FIRST && !emitter.dots() {
+        return Ok(());
+    }
+    let (inode, open) = (file.inode(), file.open()?);
+    open.listing.begin();
+    let mut window = open.window.lock();
+    loop {
+        let wanted = cookie(emitter.pos());
+        let begins = emitter.pos() <= FIRST;
+        if !window.valid || window.cookie != wanted || (begins && window.at != 0) {
+            // Attributes are worth their price at the start, and when somebody used them.
+            let plus =
+                begins || window.listed < PLUS_ALWAYS || open.listing.used.load(Ordering::Relaxed);
+            let listed = if begins { 0 } else { window.listed };
+            let asked = inode.mount().session.clock();
+            *window = fetch(inode, open, wanted, plus)?;
+            window.listed += listed;
+            learn(file, open, &window, asked);
+        }
+        while let Some(rest) = window.data.get(window.at..).filter(|rest| !rest.is_empty()) {
+            let mut reader = Reader::new(rest);
+            let entry: Entry<'_> = reader.get().map_err(|_| EPROTO)?;
+            let used = rest.len() - reader.remaining();
+            let ino = entry.ino;
+            if !emitter.emit(entry.name.bytes(), ino, entry.kind, position(entry.next)) {
+                return Ok(());
+            }
+            let next = entry.next;
+            window.at += used;
+            window.cookie = next;
+        }
+        if window.eof || window.data.is_empty() {
+            return Ok(());
+        }
+        // The next part has its own beginning.
+        window.valid = false;
+    }
+}
+
+/// Makes the kernel know the entries whose attributes came with the listing.
+pub(crate) fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window, asked: u64) {
+    let dir = file.inode();
+    let session = &dir.mount().session;
+    for entry in qtfs_proto::dirent::entries(&window.data) {
+        let Ok(entry) = entry else { return };
+        let Some(attr) = entry.attr else { continue };
+        let found = file.dentry().learn(
+            entry.name.bytes(),
+            |inode: &Inode<Qtfs>| {
+                inode.node().identity() == key(&attr) && inode.kind() == attr.mode & S_IFMT
+            },
+            || dir.get(new_inode(&attr)),
+        );
+        match found {
+            Ok(inode) => {
+                node::apply(&inode, &attr, asked);
+                inode.node().listed(&open.listing);
+            }
+            // Without memory for it the name will be asked for.
+            Err(_) => session.releases.forget(session, attr.node, attr.stamp),
+        }
+    }
+}

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Open files: opening by name or by identity, and opening again after the server lost them.
+
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicU32,
+    AtomicU64,
+    Ordering, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+use qtfs_net::Pages;
+use qtfs_proto::{
+    message::{
+        Lookup,
+        Open,
+        OpenReply, //
+    },
+    AttrFlags,
+    FileId,
+    LookupFlags,
+    Op,
+    OpenFlags,
+    Opened,
+    Target, //
+};
+use qtfs_vfs::{
+    file::File,
+    flags::open_flags,
+    fs::AtomicOpen,
+    inode::{
+        Inode,
+        InodeRef, //
+    },
+    task::umask,
+};
+
+use crate::{
+    data,
+    dir::{
+        self,
+        Listing,
+        Window, //
+    },
+    fs::Qtfs,
+    mount::Mount,
+    node,
+    place::{
+        self,
+        Place, //
+    },
+    session::{
+        then,
+        Acting,
+        Wait, //
+    },
+};
+
+/// Bytes of entries that come with the opening of a directory.
+const FIRST_LISTING: usize = 256 * 1024;
+
+/// What an open file keeps.
+#[pin_data]
+pub(crate) struct OpenFile {
+    /// Id on the server, and the incarnation of the session in which it means this file.
+    id: AtomicU64,
+    incarnation: AtomicU32,
+    /// How the server has it open.
+    pub(crate) flags: OpenFlags,
+    /// Contents are made at read time.
+    pub(crate) stream: bool,
+    /// Who opened it.
+    pub(crate) acting: Acting,
+    /// Where the last read through the page cache ended.
+    pub(crate) last_end: AtomicU64,
+    /// The server cut the file when it opened it.
+    truncated: AtomicBool,
+    /// The server has lost a lock that was held through this file.
+    /// Taken by whoever opens the file again.
+    #[pin]
+    again: Mutex<()>,
+    /// The part of the directory that is being listed.
+    #[pin]
+    pub(crate) window: Mutex<Window>,
+    /// What the listing told.
+    pub(crate) listing: Arc<Listing>,
+}
+
+impl OpenFile {
+    fn new(
+        mount: &Mount,
+        reply: &OpenReply,
+        incarnation: u32,
+        flags: OpenFlags,
+        stream: bool,
+    ) -> Result<Arc<Self>> {
+        let acting = mount.session.credentials.current(&mount.session)?;
+        let listing = Arc::new(Listing::new(), GFP_KERNEL)?;
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                id: AtomicU64::new(reply.file.0),
+                incarnation: AtomicU32::new(incarnation),
+                flags,
+                stream,
+                acting,
+                last_end: AtomicU64::new(0),
+                truncated: AtomicBool::new(flags.has(OpenFlags::TRUNC)),
+                again <- new_mutex!(()),
+                window <- new_mutex!(Window::default()),
+                listing,
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(this)
+    }
+
+    /// The id in the current session; opens the file again when it is from an older one.
+    pub(crate) fn id(&self, mount: &Mount, inode: &Inode<Qtfs>) -> Result<FileId> {
+        let session = &mount.session;
+        let current = || {
+            (self.incarnation.load(Ordering::Acquire) == session.incarnation())
+                .then(|| FileId(self.id.load(Ordering::Acquire)))
+        };
+        if let Some(id) = current() {
+            return Ok(id);
+        }
+        let _again = self.again.lock();
+        if let Some(id) = current() {
+            return Ok(id);
+        }
+        let incarnation = session.incarnation();
+        session.credentials.register(session, &self.acting)?;
+        let once = OpenFlags::CREATE
+            .with(OpenFlags::EXCL)
+            .with(OpenFlags::TRUNC);
+        let message = Open {
+            target: Target::node(mount.id(inode)?),
+            flags: self.flags.without(once).without(OpenFlags::TMPFILE),
+            mode: 0,
+            umask: 0,
+            want: 0,
+        };
+        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+        let cred = self.acting.index();
+        let reply = session.exchange_as(&message, cred, none, None, Wait::Killable, incarnation)?;
+        let reply = reply.decode::<Open<'_>>()?;
+        if !reply.opened.has(Opened::OPENED) {
+            return Err(ESTALE);
+        }
+        node::adopt(inode, &reply.attr);
+        self.id.store(reply.file.0, Ordering::Release);
+        self.incarnation.store(incarnation, Ordering::Release);
+        Ok(reply.file)
+    }
+
+    /// Whether the server cut the file when it opened it. Once only.
+    pub(crate) fn take_truncated(&self) -> bool {
+        self.truncated.swap(false, Ordering::AcqRel)
+    }
+
+    /// Tells the server to close the file, without waiting.
+    fn close(&self, mount: &Mount) {
+        let session = &mount.session;
+        if self.incarnation.load(Ordering::Acquire) == session.incarnation() {
+            session
+                .releases
+                .close(session, FileId(self.id.load(Ordering::Acquire)));
+        }
+    }
+}
+
+/// What the server is asked for when a program opens with `flags`.
+///
+/// The page cache reads what a write does not cover, so files for writing are opened for reading
+/// too. When the caller may not read, [`sent`] tries again without.
+fn wanted(flags: u32, for_regular: bool) -> OpenFlags {
+    let flags = open_flags(flags);
+    let write = flags.has(OpenFlags::WRITE) && for_regular;
+    flags.with_if(write, OpenFlags::READ)
+}
+
+/// Sends an OPEN and makes the open file. `build` gives the request for the given flags.
+fn sent<'a>(
+    mount: &Mount,
+    program: u32,
+    sink: Option<&Arc<Pages>>,
+    mut build: impl FnMut(OpenFlags) -> Result<Open<'a>>,
+) -> Result<(OpenReply, Option<Arc<OpenFile>>, u64)> {
+    let mut flags = wanted(program, true);
+    loop {
+        let asked = mount.session.clock();
+        let incarnation = mount.session.incarnation();
+        let (reply, _) = mount.call_into(sink, Wait::Killable, || build(flags))?;
+        let data_len = reply.data_len;
+        let reply = match reply.decode::<Open<'_>>() {
+            Err(e) if e == EACCES && flags != open_flags(program) => {
+                flags = open_flags(program);
+                continue;
+            }
+            other => other?,
+        };
+        if !reply.opened.has(Opened::OPENED) {
+            return Ok((reply, None, asked));
+        }
+        let created = reply.opened.has(Opened::CREATED);
+        // A new file is not cut afterwards.
+        let kept = if created {
+            flags.without(OpenFlags::TRUNC)
+        } else {
+            flags
+        };
+        let stream = reply.opened.has(Opened::STREAM) || reply.attr.flags.has(AttrFlags::STREAM);
+        let open = OpenFile::new(mount, &reply, incarnation, kept, stream).inspect_err(|_| {
+            mount.session.releases.close(&mount.session, reply.file);
+        })?;
+        if let Some(sink) = sink.filter(|_| data_len > 0 || reply.opened.has(Opened::EOF)) {
+            let eof = reply.opened.has(Opened::EOF);
+            *open.window.lock() = Window::first(sink.to_vec(data_len)?, eof);
+        }
+        return Ok((reply, Some(open), asked));
+    }
+}
+
+/// What every open does at its end.
+fn begin(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) -> Result {
+    let result = inode.node().opened(open).and_then(|()| {
+        if inode.is_regular() && !open.stream {
+            data::refresh(inode)?;
+        }
+        Ok(())
+    });
+    if result.is_err() {
+        release(inode, open);
+    }
+    result
+}
+
+pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFile>> {
+    let mount = inode.mount();
+    let node = inode.node();
+    let second = node.is_second_try();
+    let place = if second {
+        Place::anywhere()
+    } else {
+        Place::of(file.dentry(), true)
+    };
+    let program = file.flags();
+    let once = OpenFlags::CREATE.with(OpenFlags::EXCL);
+    let truncates = open_flags(program).has(OpenFlags::TRUNC);
+    if truncates && inode.is_regular() && inode.is_dirty() {
+        data::write_out(inode)?;
+    }
+    // opendir(3) opens like this; its listing may begin at once.
+    let opendir = OpenFlags::DIRECTORY.with(OpenFlags::NONBLOCK);
+    let lists = inode.is_dir() && open_flags(program).has(opendir);
+    let sink = match lists {
+        true => Some(Arc::new(Pages::alloc(FIRST_LISTING)?, GFP_KERNEL)?),
+        false => None,
+    };
+    let want = sink.as_ref().map_or(0, |_| FIRST_LISTING as u32);
+    let result = sent(mount, program, sink.as_ref(), |flags| {
+        Ok(Open {
+            target: place.target(mount, inode)?,
+            flags: flags.without(once).with_if(lists, OpenFlags::LIST),
+            mode: 0,
+            umask: 0,
+            want,
+        })
+    });
+    let (reply, open, asked) = match result {
+        Err(e) if e == ESTALE && !second => {
+            node.note_try();
+            return Err(e);
+        }
+        other => other?,
+    };
+    let open = open.ok_or(ESTALE)?;
+    if crate::mount::key(&reply.attr) != node.identity() {
+        open.close(mount);
+        return Err(ESTALE);
+    }
+    node::apply(inode, &reply.attr, asked);
+    begin(inode, &open)?;
+    file.allow_direct();
+    if lists {
+        dir::learn(file, &open, &open.window.lock(), asked);
+    }
+    Ok(open)
+}
+
+pub(crate) fn atomic_open(
+    dir: &Inode<Qtfs>,
+    bytes: &[u8],
+    program: u32,
+    mode: u32,
+    file: &File<Qtfs>,
+) -> Result<AtomicOpen<Qtfs>> {
+    let mount = dir.mount();
+    let (name, umask) = (place::name(bytes)?, umask());
+    if dir.node().is_second_try() {
+        // The directory is not where it was; the look-up finds it by its identity.
+        let flags = LookupFlags::REBIND;
+        let (reply, _) = mount.call(|| {
+            Ok(Lookup {
+                dir: mount.id(dir)?,
+                name,
+                flags,
+            })
+        })?;
+        then::give_back(&mount.session, Op::Lookup, &Ok(reply));
+    }
+    let result = sent(mount, program, None, |flags| {
+        Ok(Open {
+            target: Target::entry(mount.id(dir)?, name, qtfs_proto::NodeId::NONE),
+            flags,
+            mode: mode & 0o7777,
+            umask,
+            want: 0,
+        })
+    });
+    if matches!(&result, Err(e) if *e == ESTALE) {
+        dir.node().note_try();
+    }
+    let (reply, open, asked) = result?;
+    let created = reply.opened.has(Opened::CREATED);
+    if created {
+        dir.node().changed(&mount.session);
+    }
+    let inode = mount.inode(dir, &reply.attr, asked).inspect_err(|_| {
+        if let Some(open) = &open {
+            open.close(mount);
+        }
+    })?;
+    let Some(open) = open else {
+        return Ok(AtomicOpen::Found(inode));
+    };
+    begin(&inode, &open)?;
+    file.allow_direct();
+    Ok(AtomicOpen::Opened {
+        inode,
+        open,
+        created,
+    })
+}
+
+pub(crate) fn tmpfile(
+    dir: &Inode<Qtfs>,
+    program: u32,
+    mode: u32,
+) -> Result<(InodeRef<Qtfs>, Arc<OpenFile>)> {
+    let mount = dir.mount();
+    let umask = umask();
+    // O_TMPFILE contains O_DIRECTORY, which is about the directory that is named.
+    let (reply, open, asked) = sent(mount, program, None, |flags| {
+        Ok(Open {
+            target: Target::node(mount.id(dir)?),
+            flags: flags.without(OpenFlags::DIRECTORY).with(OpenFlags::TMPFILE),
+            mode: mode & 0o7777,
+            umask,
+            want: 0,
+        })
+    })?;
+    let open = open.ok_or(EIO)?;
+    let inode = mount
+        .inode(dir, &reply.attr, asked)
+        .inspect_err(|_| open.close(mount))?;
+    begin(&inode, &open)?;
+    Ok((inode, open))
+}
+
+/// The last reference to an open file goes away.
+pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
+    if open.flags.has(OpenFlags::WRITE) && inode.is_regular() && inode.is_dirty() {
+        // Programs that mapped the file may have written after its descriptors were closed. An
+        // error stays with the inode for fsync(2); nobody can be told here.
+        let _ = data::write_out(inode);
+    }
+    open.listing.end();
+    inode.node().closed(open);
+    open.close(inode.mount());
+}
+
+/// A descriptor is closed: what was written must be on the server, or the program be told.
+pub(crate) fn flush(file: &File<Qtfs>) -> Result {
+    let inode = file.inode();
+    if !file.writable() || !inode.is_regular() {
+        return Ok(());
+    }
+    data::write_out(inode)?;
+    inode.take_write_error()
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a mount keeps, and how its inodes get their ids.
+
+use core::marker::PhantomData;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    seq_file::SeqFile,
+    seq_print,
+    str::CStr,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+use qtfs_net::{
+    Pages,
+    Thread, //
+};
+use qtfs_proto::{
+    message::{
+        Attach,
+        Call,
+        Walk, //
+    },
+    Attr,
+    NodeId,
+    Op,
+    Path,
+    PATH_MAX, //
+};
+use qtfs_vfs::{
+    context::Log,
+    dentry::Dentry,
+    inode::{
+        AnonymousDevice,
+        Device,
+        Inode,
+        InodeRef,
+        Key,
+        NewInode, //
+    },
+};
+
+use crate::{
+    fs::Qtfs,
+    node,
+    options::{
+        Options,
+        Text, //
+    },
+    session::{
+        request::{
+            Reply,
+            LOST, //
+        },
+        Config,
+        Session,
+        Wait, //
+    },
+};
+
+/// How often an operation is begun anew because the server lost the session meanwhile.
+const TRIES: usize = 8;
+
+/// What a mount keeps.
+#[pin_data]
+pub(crate) struct Mount {
+    /// The connection to the server.
+    pub(crate) session: Arc<Session>,
+    /// The directory on the server.
+    path: KVVec<u8>,
+    /// What ATTACH said at first.
+    pub(crate) root: Attr,
+    /// Threads of the session; taken when the mount ends.
+    #[pin]
+    threads: Mutex<KVec<Thread>>,
+    /// Device numbers of file systems on HOST other than that of the root.
+    #[pin]
+    devices: Mutex<KVVec<(u64, AnonymousDevice)>>,
+}
+
+impl Mount {
+    /// Connects, and finds the directory that `source` names.
+    pub(crate) fn new(options: &Options, source: &CStr, log: &Log) -> Result<Arc<Self>> {
+        let mut path = KVVec::new();
+        path.extend_from_slice(source.to_bytes(), GFP_KERNEL)?;
+        if path.first() != Some(&b'/') {
+            let what = "name a directory of HOST by its absolute path";
+            log.error(fmt!("{}: {what}", Text(&path)));
+            return Err(EINVAL);
+        }
+        let server = options.server(log)?;
+        let config = Config {
+            server,
+            lanes: options.nconnect(),
+            timeout: options.timeout(),
+        };
+        let (session, threads) = Session::start(config).inspect_err(|&e| {
+            log.error(fmt!("HOST {server} cannot be reached: {}", Why(e)));
+        })?;
+        let attached = attach(&session, &path, session.incarnation()).inspect_err(|&e| {
+            log.error(fmt!("{} on HOST {server}: {}", Text(&path), Why(e)));
+        });
+        let root = match attached {
+            Ok(root) => root,
+            Err(e) => {
+                session.stop();
+                drop(threads);
+                return Err(e);
+            }
+        };
+        let mount = Arc::pin_init(
+            pin_init!(Self {
+                session,
+                path,
+                root,
+                threads <- new_mutex!(threads),
+                devices <- new_mutex!(KVVec::new()),
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(mount)
+    }
+
+    /// Ends the session.
+    pub(crate) fn end(&self) {
+        self.session.stop();
+        let threads = core::mem::take(&mut *self.threads.lock());
+        drop(threads);
+    }
+
+    /// Shows the options as `/proc/mounts` has them.
+    pub(crate) fn show_options(&self, seq: &SeqFile) {
+        let config = &self.session.config;
+        match config.server {
+            qtfs_net::Address::V4([a, b, c, d], _) => {
+                seq_print!(seq, ",server={}.{}.{}.{}", a, b, c, d);
+            }
+            qtfs_net::Address::V6(addr, _) => {
+                seq_print!(seq, ",server=");
+                for (i, pair) in addr.chunks_exact(2).enumerate() {
+                    let [high, low] = pair else { continue };
+                    let colon = if i > 0 { ":" } else { "" };
+                    seq_print!(seq, "{}{:x}", colon, u16::from_be_bytes([*high, *low]));
+                }
+            }
+        }
+        seq_print!(
+            seq,
+            ",port={},nconnect={}",
+            config.server.port(),
+            config.lanes
+        );
+        match config.timeout {
+            Some(ms) => seq_print!(seq, ",soft,timeo={}", ms / 100),
+            None => seq_print!(seq, ",hard"),
+        }
+    }
+
+    /// The device number that programs see for a file system on HOST.
+    pub(crate) fn device(&self, root: Device, dev: u64) -> Result<Device> {
+        if dev == self.root.dev {
+            return Ok(root);
+        }
+        let mut devices = self.devices.lock();
+        if let Some((_, device)) = devices.iter().find(|(known, _)| *known == dev) {
+            return Ok(device.device());
+        }
+        let new = AnonymousDevice::new()?;
+        let device = new.device();
+        devices.push((dev, new), GFP_KERNEL)?;
+        Ok(device)
+    }
+
+    /// Sends what `build` makes, as the current caller, and waits for the reply. When the server
+    /// loses the session meanwhile, ids are found again and the request is made anew; the second
+    /// value tells that a request which must not be repeated may have been executed before.
+    pub(crate) fn call<C: Call>(&self, build: impl FnMut() -> Result<C>) -> Result<(Reply, bool)> {
+        self.call_into(None, Wait::Killable, build)
+    }
+
+    /// As [`Mount::call`], waiting as `wait` says; the data section of the reply goes to `sink`.
+    pub(crate) fn call_into<C: Call>(
+        &self,
+        sink: Option<&Arc<Pages>>,
+        wait: Wait,
+        mut build: impl FnMut() -> Result<C>,
+    ) -> Result<(Reply, bool)> {
+        let mut repeated = false;
+        for _ in 0..TRIES {
+            let incarnation = self.session.incarnation();
+            let result = build().and_then(|call| {
+                self.session
+                    .exchange(&call, sink.cloned(), wait, incarnation)
+            });
+            match result {
+                Err(e) if e == LOST => repeated = true,
+                Ok(reply) => return Ok((reply, repeated)),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(EIO)
+    }
+
+    /// The id of an inode in the current session; finds it again when it is from an older one.
+    pub(crate) fn id(&self, inode: &Inode<Qtfs>) -> Result<NodeId> {
+        if let Some(id) = inode.node().id(&self.session) {
+            return Ok(id);
+        }
+        let incarnation = self.session.incarnation();
+        let root = attach(&self.session, &self.path, incarnation)?;
+        let root_id = root.node;
+        let attr = if inode.node().dev() == root.dev && inode.node().is_ino(root.ino) {
+            root
+        } else {
+            let mut buf = KVVec::from_elem(0u8, PATH_MAX + 1, GFP_KERNEL)?;
+            let found = inode.with_alias(|dentry: &Dentry<Qtfs>| {
+                let path = dentry.path(&mut buf)?;
+                if path.is_empty() {
+                    return Ok(root);
+                }
+                let walk = Walk {
+                    root: root_id,
+                    path: Path::new(path).map_err(|_| ESTALE)?,
+                };
+                let reply = self.as_root(&walk, incarnation)?;
+                Ok(reply.decode::<Walk<'_>>()?.attr)
+            });
+            match found.unwrap_or(Err(ESTALE)) {
+                Err(e) if e == ENOENT || e == ENOTDIR => return Err(ESTALE),
+                other => other?,
+            }
+        };
+        if key(&attr) != inode.node().identity() || attr.mode & S_IFMT != inode.kind() {
+            self.session
+                .releases
+                .forget(&self.session, attr.node, attr.stamp);
+            return Err(ESTALE);
+        }
+        node::adopt(inode, &attr);
+        Ok(attr.node)
+    }
+
+    /// Sends a request with root's identity.
+    fn as_root<C: Call>(&self, call: &C, incarnation: u32) -> Result<Reply> {
+        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+        self.session
+            .exchange_as(call, 0, none, None, Wait::Killable, incarnation)
+    }
+
+    /// The inode of what a reply told, found or made.
+    pub(crate) fn inode(
+        &self,
+        any: &Inode<Qtfs>,
+        attr: &Attr,
+        asked: u64,
+    ) -> Result<InodeRef<Qtfs>> {
+        let inode = any.get(new_inode(attr)).inspect_err(|_| {
+            self.session
+                .releases
+                .forget(&self.session, attr.node, attr.stamp);
+        })?;
+        node::apply(&inode, attr, asked);
+        Ok(inode)
+    }
+}
+
+/// Bits of the mode that are the type.
+pub(crate) const S_IFMT: u32 = 0o170_000;
+
+/// What identifies the object that `attr` is of.
+pub(crate) fn key(attr: &Attr) -> Key {
+    Key {
+        dev: attr.dev,
+        ino: attr.ino,
+        generation: attr.generation,
+    }
+}
+
+/// What the inode of `attr` is made from.
+pub(crate) fn new_inode(attr: &Attr) -> NewInode<Qtfs> {
+    NewInode {
+        key: key(attr),
+        mode: attr.mode,
+        rdev: (attr.rdev_major, attr.rdev_minor),
+        kind: PhantomData,
+    }
+}
+
+fn attach(session: &Arc<Session>, path: &[u8], incarnation: u32) -> Result<Attr> {
+    let call = Attach {
+        path: Path::new(path).map_err(|_| ENAMETOOLONG)?,
+    };
+    let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+    let reply = session.exchange_as(&call, 0, none, None, Wait::Killable, incarnation)?;
+    if reply.status != 0 && !reply.body.is_empty() {
+        // What the server says is better than what can be guessed here.
+        pr_err!(
+            "{}: {}: {}\n",
+            session.config.server,
+            Op::Attach.name(),
+            Text(&reply.body)
+        );
+    }
+    let reply = reply.decode::<Attach<'_>>()?;
+    if reply.attr.mode & S_IFMT != 0o040_000 {
+        return Err(ENOTDIR);
+    }
+    Ok(reply.attr)
+}
+
+/// Explains why a mount failed, and what to do.
+struct Why(Error);
+
+impl kernel::fmt::Display for Why {
+    fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+        let e = self.0;
+        f.write_str(if e == ECONNREFUSED {
+            "nobody listens there; load qtfs_server.ko with this address and port"
+        } else if e == ETIMEDOUT || e == EHOSTUNREACH || e == ENETUNREACH {
+            "no answer; check the address, the link and the firewall"
+        } else if e == EHOSTDOWN {
+            "engine is not running there; start it with: engine"
+        } else if e == EUSERS {
+            "it has as many clients as it takes; umount some, or wait a minute"
+        } else if e == EPROTONOSUPPORT {
+            "it speaks another version; install the same qtfs on both machines"
+        } else if e == EPROTO {
+            "what answers there is no qtfs server"
+        } else if e == ENOENT {
+            "no such directory"
+        } else if e == ENOTDIR {
+            "is not a directory"
+        } else if e == EACCES {
+            "not exported; add it to /etc/qtfs/engine.toml there and reload engine"
+        } else {
+            return write!(f, "{e:?}");
+        })
+    }
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Names: finding, making and removing them.
+//!
+//! A name is never taken on trust beyond the system call: either the server is asked for it here,
+//! or the operation that follows names the directory and the name and the server compares; when
+//! they do not lead to the inode any more it answers ESTALE, and the kernel walks the path again
+//! with nothing taken for granted (LOOKUP_REVAL).
+
+use kernel::{
+    prelude::*,
+    str::CStr, //
+};
+use qtfs_proto::{
+    message::{
+        Link,
+        Lookup,
+        Mkdir,
+        Mknod,
+        Rename,
+        Symlink,
+        Unlink, //
+    },
+    Attr,
+    LookupFlags,
+    Path,
+    RenameFlags,
+    UnlinkFlags, //
+};
+use qtfs_vfs::{
+    dentry::{
+        Dentry,
+        LookupFlags as Why, //
+    },
+    flags::kind,
+    fs::Found,
+    inode::{
+        Inode,
+        InodeRef, //
+    },
+    task::{
+        umask,
+        Reach, //
+    },
+};
+
+use crate::{
+    fs::Qtfs,
+    mount::{
+        key,
+        S_IFMT, //
+    },
+    node,
+    place::{
+        self,
+        Place, //
+    },
+};
+
+/// Asks the server for a name. Returns its attributes and when it was asked.
+fn ask(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<(Attr, u64)> {
+    let mount = dir.mount();
+    let asked = mount.session.clock();
+    let name = place::name(name)?;
+    let flags = LookupFlags::NONE.with_if(why.reval(), LookupFlags::REBIND);
+    let (reply, _) = mount.call(|| {
+        Ok(Lookup {
+            dir: mount.id(dir)?,
+            name,
+            flags,
+        })
+    })?;
+    Ok((reply.decode::<Lookup<'_>>()?.attr, asked))
+}
+
+/// Notes that `stat(2)` need not ask again for what was just looked up.
+fn note_fresh(inode: &Inode<Qtfs>, why: Why) {
+    if !why.intermediate() && Reach::of_current() == Reach::PathStat {
+        inode.node().set_fresh();
+    }
+}
+
+/// Whether an entry may be taken on trust because what follows decides.
+fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
+    let Some(child) = child else {
+        // On the second try the look-up finds the directory by its identity.
+        return !why.reval() && (why.rename_target() || (why.create() && why.exclusive()));
+    };
+    if why.reval() || why.exclusive() {
+        return false;
+    }
+    let kind = child.kind();
+    if why.intermediate() {
+        // The next component, or reading the symlink, verifies the directories above.
+        return kind == kind::DIRECTORY || kind == kind::SYMLINK;
+    }
+    if why.open() {
+        return kind == kind::DIRECTORY || kind == kind::REGULAR;
+    }
+    why.rename_target() || Reach::of_current().by_path()
+}
+
+pub(crate) fn revalidate(
+    dir: &Inode<Qtfs>,
+    name: &[u8],
+    child: Option<&Inode<Qtfs>>,
+    why: Why,
+) -> Result<bool> {
+    if is_decided_later(child, why) {
+        return Ok(true);
+    }
+    // A negative entry is dropped, which costs nothing; the look-up that follows asks.
+    let Some(child) = child else { return Ok(false) };
+    if why.rcu() {
+        return Err(ECHILD);
+    }
+    let (attr, asked) = match ask(dir, name, why) {
+        Err(e) if e == ENOENT || e == ENOTDIR => return Ok(false),
+        other => other?,
+    };
+    if key(&attr) != child.node().identity() || attr.mode & S_IFMT != child.kind() {
+        let session = &dir.mount().session;
+        session.releases.forget(session, attr.node, attr.stamp);
+        return Ok(false);
+    }
+    node::apply(child, &attr, asked);
+    note_fresh(child, why);
+    Ok(true)
+}
+
+pub(crate) fn lookup(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<Found<Qtfs>> {
+    if is_decided_later(None, why) {
+        return Ok(Found::Unknown);
+    }
+    let (attr, asked) = ask(dir, name, why)?;
+    let inode = dir.mount().inode(dir, &attr, asked)?;
+    note_fresh(&inode, why);
+    Ok(Found::Inode(inode))
+}
+
+/// What was made under a name. When the request was repeated after the server lost the session
+/// and the name exists, it was made the first time.
+fn made(
+    dir: &Inode<Qtfs>,
+    name: &[u8],
+    result: Result<Attr>,
+    repeated: bool,
+    asked: u64,
+) -> Result<InodeRef<Qtfs>> {
+    dir.node().changed(&dir.mount().session);
+    let (attr, asked) = match result {
+        Err(e) if e == EEXIST && repeated => ask(dir, name, Why::none())?,
+        other => (other?, asked),
+    };
+    dir.mount().inode(dir, &attr, asked)
+}
+
+pub(crate) fn mkdir(dir: &Inode<Qtfs>, bytes: &[u8], mode: u32) -> Result<InodeRef<Qtfs>> {
+    let mount = dir.mount();
+    let asked = mount.session.clock();
+    let (name, umask) = (place::name(bytes)?, umask());
+    let (reply, repeated) = mount.call(|| {
+        Ok(Mkdir {
+            dir: mount.id(dir)?,
+            name,
+            mode: mode & 0o7777,
+            umask,
+        })
+    })?;
+    made(
+        dir,
+        bytes,
+        reply.decode::<Mkdir<'_>>().map(|r| r.attr),
+        repeated,
+        asked,
+    )
+}
+
+pub(crate) fn mknod(
+    dir: &Inode<Qtfs>,
+    bytes: &[u8],
+    mode: u32,
+    rdev: (u32, u32),
+) -> Result<InodeRef<Qtfs>> {
+    let mount = dir.mount();
+    let asked = mount.session.clock();
+    let (name, umask) = (place::name(bytes)?, umask());
+    let (rdev_major, rdev_minor) = rdev;
+    let (reply, repeated) = mount.call(|| {
+        Ok(Mknod {
+            dir: mount.id(dir)?,
+            name,
+            mode,
+            umask,
+            rdev_major,
+            rdev_minor,
+        })
+    })?;
+    made(
+        dir,
+        bytes,
+        reply.decode::<Mknod<'_>>().map(|r| r.attr),
+        repeated,
+        asked,
+    )
+}
+
+pub(crate) fn symlink(dir: &Inode<Qtfs>, bytes: &[u8], text: &CStr) -> Result<InodeRef<Qtfs>> {
+    let mount = dir.mount();
+    let asked = mount.session.clock();
+    let name = place::name(bytes)?;
+    let text = Path::new(text.to_bytes()).map_err(|_| ENAMETOOLONG)?;
+    let (reply, repeated) = mount.call(|| {
+        Ok(Symlink {
+            dir: mount.id(dir)?,
+            name,
+            text,
+        })
+    })?;
+    made(
+        dir,
+        bytes,
+        reply.decode::<Symlink<'_>>().map(|r| r.attr),
+        repeated,
+        asked,
+    )
+}
+
+pub(crate) fn link(source: &Dentry<Qtfs>, dir: &Inode<Qtfs>, bytes: &[u8]) -> Result {
+    let mount = dir.mount();
+    let inode = source.inode()?;
+    let asked = mount.session.clock();
+    let place = Place::of(source, Reach::of_current().by_path());
+    let name = place::name(bytes)?;
+    let (reply, repeated) = mount.call(|| {
+        Ok(Link {
+            target: place.target(mount, inode)?,
+            dir: mount.id(dir)?,
+            name,
+        })
+    })?;
+    dir.node().changed(&mount.session);
+    inode.node().not_listed();
+    match reply.decode::<Link<'_>>() {
+        Err(e) if e == EEXIST && repeated => {
+            let (attr, _) = ask(dir, bytes, Why::none())?;
+            if key(&attr) != inode.node().identity() {
+                return Err(EEXIST);
+            }
+            node::apply(inode, &attr, asked);
+        }
+        other => node::apply(inode, &other?.attr, asked),
+    }
+    Ok(())
+}
+
+pub(crate) fn unlink(
+    dir: &Inode<Qtfs>,
+    bytes: &[u8],
+    child: &Inode<Qtfs>,
+    directory: bool,
+) -> Result {
+    let mount = dir.mount();
+    let name = place::name(bytes)?;
+    let flags = UnlinkFlags::NONE.with_if(directory, UnlinkFlags::DIRECTORY);
+    let (reply, repeated) = mount.call(|| {
+        Ok(Unlink {
+            dir: mount.id(dir)?,
+            name,
+            flags,
+        })
+    })?;
+    dir.node().changed(&mount.session);
+    child.node().changed(&mount.session);
+    match reply.decode::<Unlink<'_>>() {
+        Err(e) if e == ENOENT && repeated => {}
+        other => child.set_nlink(other?.nlink),
+    }
+    Ok(())
+}
+
+pub(crate) fn rename(
+    dir: &Inode<Qtfs>,
+    bytes: &[u8],
+    new_dir: &Inode<Qtfs>,
+    new_bytes: &[u8],
+    replaced: Option<&Inode<Qtfs>>,
+    flags: u32,
+) -> Result {
+    let mount = dir.mount();
+    let (name, new_name) = (place::name(bytes)?, place::name(new_bytes)?);
+    let flags = RenameFlags::from_bits(flags).ok_or(EINVAL)?;
+    let (reply, repeated) = mount.call(|| {
+        let (dir, new_dir) = (mount.id(dir)?, mount.id(new_dir)?);
+        Ok(Rename {
+            dir,
+            name,
+            new_dir,
+            new_name,
+            flags,
+        })
+    })?;
+    dir.node().changed(&mount.session);
+    new_dir.node().changed(&mount.session);
+    match reply.decode::<Rename<'_>>() {
+        Err(e) if e == ENOENT && repeated => {}
+        other => {
+            other?;
+        }
+    }
+    if let Some(replaced) = replaced.filter(|_| !flags.has(RenameFlags::EXCHANGE)) {
+        replaced.node().changed(&mount.session);
+        // What the name led to before has one name less, which `stat(2)` will ask for.
+        replaced.set_nlink(replaced.nlink().saturating_sub(1));
+    }
+    Ok(())
+}

@@ -1,0 +1,578 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A session with one server: requests go out, replies come back, whatever the link does.
+//!
+//! There is one session for each mount. It has slots, which limit how many requests are on their
+//! way, and lanes, which are TCP connections; each lane has a thread that keeps it connected
+//! and receives. `Documentation/protocol.md` section 2 is what all this implements.
+//!
+//! Locks, in the order in which they nest: `inner`, the lock of an outbox, [`request::State`];
+//! the lock of the releases nests in none of them.
+
+use core::{
+    mem,
+    sync::atomic::{
+        AtomicBool,
+        AtomicU32,
+        AtomicU64,
+        Ordering, //
+    },
+};
+use kernel::{
+    new_condvar, new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+};
+use qtfs_net::{
+    time::{
+        now_us,
+        ticks, //
+    },
+    Address,
+    Completion,
+    Frame,
+    NoFs,
+    Outbox,
+    Pages,
+    Thread, //
+};
+use qtfs_proto::{
+    frame::HEADER_LEN,
+    message::{
+        Call,
+        Release, //
+    },
+    Header,
+    Kind,
+    List, //
+};
+use qtfs_vfs::param::{
+    logs,
+    Level, //
+};
+
+use crate::stats::Stats;
+
+mod credentials;
+mod lane;
+mod releases;
+pub(crate) mod request;
+mod slots;
+pub(crate) mod then;
+
+pub(crate) use credentials::Acting;
+use credentials::Credentials;
+use releases::Releases;
+use request::{
+    Reply,
+    Request,
+    LOST, //
+};
+use slots::Slots;
+use then::{
+    Then,
+    Writeback, //
+};
+
+/// Frames with more data than this go by a lane of their own.
+const BULK: usize = 64 * 1024;
+/// How often requests are looked at that nobody waits for, with `soft`, in milliseconds.
+const TICK_MS: u32 = 500;
+/// Slots that are asked for.
+const SLOTS: u16 = 128;
+
+/// What a session is made from.
+pub(crate) struct Config {
+    /// The server.
+    pub(crate) server: Address,
+    /// Number of connections.
+    pub(crate) lanes: u16,
+    /// After how many milliseconds without a reply a request fails; `None` waits for ever.
+    pub(crate) timeout: Option<u32>,
+}
+
+/// How a caller waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Until it is killed.
+    Killable,
+    /// Until a signal comes; then the request is cancelled on the server.
+    Interruptible,
+}
+
+/// The fields of [`Session`] protected by the lock.
+struct Inner {
+    slots: Slots,
+    /// The sending side of each lane that is connected.
+    lanes: KVVec<Option<Arc<Outbox>>>,
+    /// The session as the server knows it; all 0 before the first.
+    id: [u8; 16],
+    /// Nothing happens any more: unmounted.
+    stopped: bool,
+    /// Writes that begin anew because the session was lost.
+    again: KVVec<Writeback>,
+    /// The housekeeper has something to do.
+    chores: bool,
+}
+
+/// A session with one server.
+#[pin_data]
+pub(crate) struct Session {
+    pub(crate) config: Config,
+    pub(crate) stats: Stats,
+    pub(crate) releases: Pin<KBox<Releases>>,
+    pub(crate) credentials: Pin<KBox<Credentials>>,
+    /// Counts the sessions that the server made for this mount; ids belong to one of them.
+    incarnation: AtomicU32,
+    /// `umount -f`: everything fails.
+    aborted: AtomicBool,
+    /// Orders replies and what happens on this machine, see [`Session::clock`].
+    clock: AtomicU64,
+    #[pin]
+    inner: Mutex<Inner>,
+    /// `inner` has changed in a way that lanes or the housekeeper wait for.
+    #[pin]
+    pub(crate) changed: CondVar,
+}
+
+impl Session {
+    /// Connects to the server and makes a session. Returns it with the threads of its lanes,
+    /// which end after [`Session::stop`].
+    pub(crate) fn start(config: Config) -> Result<(Arc<Self>, KVec<Thread>)> {
+        let lanes = config.lanes;
+        let stats = Stats::new();
+        let this = Arc::pin_init(
+            try_pin_init!(Self {
+                config,
+                stats,
+                releases: KBox::pin_init(Releases::new(), GFP_KERNEL)?,
+                credentials: KBox::pin_init(Credentials::new(), GFP_KERNEL)?,
+                incarnation: AtomicU32::new(0),
+                aborted: AtomicBool::new(false),
+                clock: AtomicU64::new(1),
+                inner <- new_mutex!(Inner {
+                    slots: Slots::new(),
+                    lanes: KVVec::new(),
+                    id: [0; 16],
+                    stopped: false,
+                    again: KVVec::new(),
+                    chores: false,
+                }),
+                changed <- new_condvar!(),
+            }),
+            GFP_KERNEL,
+        )?;
+        for _ in 0..lanes {
+            this.inner.lock().lanes.push(None, GFP_KERNEL)?;
+        }
+        let first = lane::connect(&this, 0)?;
+        let mut threads = KVec::with_capacity(usize::from(lanes) + 1, GFP_KERNEL)?;
+        let keeper = this.clone();
+        threads.push(
+            Thread::spawn(fmt!("qtfs-keeper"), move || keeper.keep_house())?,
+            GFP_KERNEL,
+        )?;
+        let mut first = Some(first);
+        for lane in 0..lanes {
+            let session = this.clone();
+            let connected = first.take();
+            let spawned = Thread::spawn(fmt!("qtfs-lane/{lane}"), move || {
+                lane::run(&session, lane, connected)
+            });
+            match spawned {
+                Ok(thread) => threads.push(thread, GFP_KERNEL)?,
+                Err(e) => {
+                    this.stop();
+                    return Err(e);
+                }
+            }
+        }
+        Ok((this, threads))
+    }
+
+    /// Ends the session: whoever waits fails, the threads of the lanes return.
+    pub(crate) fn stop(self: &Arc<Self>) {
+        let outbox = {
+            let mut inner = self.inner.lock();
+            inner.stopped = true;
+            inner.lanes.first().and_then(Clone::clone)
+        };
+        // Without it the server waits for us to come back.
+        let _ = outbox.map(|outbox| outbox.send(bare(&Header::new(Kind::Bye, 0))?));
+        self.abort();
+    }
+
+    /// Fails everything from now on, as `umount -f` asks for.
+    pub(crate) fn abort(self: &Arc<Self>) {
+        let _nofs = NoFs::enter();
+        self.aborted.store(true, Ordering::Relaxed);
+        let (outboxes, idle) = {
+            let mut inner = self.inner.lock();
+            let outboxes = mem::take(&mut inner.lanes);
+            let mut idle = KVVec::new();
+            for (slot, seq, request) in inner.slots.iter() {
+                // A request that is being received is ended by its lane, which fails now.
+                if !request.receiving.load(Ordering::Relaxed) {
+                    let _ = idle.push((slot, seq), GFP_KERNEL);
+                }
+            }
+            inner.slots.wake_all();
+            (outboxes, idle)
+        };
+        for outbox in outboxes.iter().flatten() {
+            outbox.close();
+        }
+        for (slot, seq) in idle {
+            self.end(slot, seq, Err(EIO));
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether [`Session::abort`] was called.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed)
+    }
+
+    /// Which of the sessions that the server made this is.
+    pub(crate) fn incarnation(&self) -> u32 {
+        self.incarnation.load(Ordering::Acquire)
+    }
+
+    /// A number that is larger each time. What began at a lower number than something that
+    /// happened on this machine may not know of it.
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// Number of requests that are on their way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.inner.lock().slots.in_use()
+    }
+
+    /// Sends `call` with the current caller's identity, and waits for the reply. Ids in it are of
+    /// `incarnation`; when that is over, or ends before the reply comes, it fails with [`LOST`].
+    pub(crate) fn exchange<C: Call>(
+        self: &Arc<Self>,
+        call: &C,
+        sink: Option<Arc<Pages>>,
+        wait: Wait,
+        incarnation: u32,
+    ) -> Result<Reply> {
+        let cred = self.credentials.current(self)?;
+        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+        self.exchange_as(call, cred.index(), none, sink, wait, incarnation)
+    }
+
+    /// Sends `call` with data and the identity `cred`, and waits for the reply, whose data goes
+    /// to `sink`.
+    pub(crate) fn exchange_as<C: Call>(
+        self: &Arc<Self>,
+        call: &C,
+        cred: u32,
+        data: Arc<Pages>,
+        sink: Option<Arc<Pages>>,
+        wait: Wait,
+        incarnation: u32,
+    ) -> Result<Reply> {
+        let request = Request::new(call, cred, data, sink, Then::Wake)?;
+        self.stats.waits(C::OP);
+        self.place(&request, incarnation, wait)?;
+        let waited = match (wait, self.config.timeout) {
+            (Wait::Killable, None) => request.done.wait_killable(),
+            (Wait::Killable, Some(ms)) => request.done.wait_killable_timeout(ms),
+            (Wait::Interruptible, _) => request.done.wait_interruptible().or_else(|_| {
+                self.cancel(&request);
+                request.done.wait_killable()
+            }),
+        };
+        match waited {
+            Ok(()) => request.state.lock().result.take().unwrap_or(Err(EIO)),
+            Err(e) => self.give_up(&request, e),
+        }
+    }
+
+    /// Sends `call` without waiting; `then` is told when the reply is there, or that it will not
+    /// come.
+    pub(crate) fn submit<C: Call>(
+        self: &Arc<Self>,
+        call: &C,
+        cred: u32,
+        data: Arc<Pages>,
+        sink: Option<Arc<Pages>>,
+        then: Then,
+        incarnation: u32,
+    ) {
+        if matches!(then, Then::Read(..) | Then::Write(..)) {
+            // Some program waits for it in the end.
+            self.stats.waits(C::OP);
+        }
+        match Request::new(call, cred, data, sink, then) {
+            Ok(request) => {
+                if let Err(e) = self.place(&request, incarnation, Wait::Killable) {
+                    self.finish(&request, Err(e));
+                }
+            }
+            // `then` was dropped, which ends what it stands for with an error.
+            Err(e) => self.log_error(C::OP.name(), e, "no memory for a request"),
+        }
+    }
+
+    /// Gives the request a slot, waiting for one if need be, and sends it.
+    fn place(&self, request: &Arc<Request>, incarnation: u32, wait: Wait) -> Result {
+        let deadline = self
+            .config
+            .timeout
+            .map(|ms| now_us() + u64::from(ms) * 1000);
+        loop {
+            let waiter: Arc<Completion> = {
+                let _nofs = NoFs::enter();
+                let mut inner = self.inner.lock();
+                if self.is_aborted() || inner.stopped {
+                    return Err(EIO);
+                }
+                if self.incarnation() != incarnation {
+                    return Err(LOST);
+                }
+                if let Some((slot, seq)) = inner.slots.take(request) {
+                    let (lane, outbox) = inner.lane_for(request);
+                    drop(inner);
+                    self.stats.sent(request.op, request.len(), false);
+                    // Without a lane the request waits until one is connected again.
+                    if let Some(outbox) = outbox {
+                        request.lane.store(lane, Ordering::Relaxed);
+                        let frame = request.frame(slot, seq, false);
+                        // A lane that fails sends the request again when it is back.
+                        let _ = frame.and_then(|frame| outbox.send(frame));
+                    }
+                    return Ok(());
+                }
+                let waiter = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+                inner.slots.wait(waiter.clone())?;
+                waiter
+            };
+            let waited = match (deadline, wait) {
+                (Some(deadline), _) => {
+                    let left = deadline.saturating_sub(now_us()) / 1000;
+                    waiter.wait_killable_timeout(u32::try_from(left).unwrap_or(u32::MAX))
+                }
+                (None, Wait::Killable) => waiter.wait_killable(),
+                (None, Wait::Interruptible) => waiter.wait_interruptible(),
+            };
+            if let Err(e) = waited {
+                self.inner.lock().slots.give_up(&waiter);
+                return Err(e);
+            }
+        }
+    }
+
+    /// Tells the server that nobody waits for the request any more.
+    fn cancel(&self, request: &Arc<Request>) {
+        let _nofs = NoFs::enter();
+        let (outbox, header) = {
+            let inner = self.inner.lock();
+            let Some((slot, seq)) = inner.slots.place_of(request) else {
+                return;
+            };
+            let lane = request.lane.load(Ordering::Relaxed);
+            let outbox = inner.lanes.get(usize::from(lane)).and_then(Clone::clone);
+            let mut header = Header::new(Kind::Cancel, request.op as u8);
+            header.slot = slot;
+            header.seq = seq;
+            (outbox, header)
+        };
+        // Without a lane, or memory, the server executes the request to its end.
+        let _ = outbox.map(|outbox| outbox.send(bare(&header)?));
+    }
+
+    /// The caller does not wait any more: what the reply brings is given back when it comes.
+    fn give_up(self: &Arc<Self>, request: &Arc<Request>, error: Error) -> Result<Reply> {
+        self.cancel(request);
+        let result = {
+            let mut state = request.state.lock();
+            state.then = Then::Forget;
+            state.result.take()
+        };
+        if let Some(result) = result {
+            // The reply came at the last moment.
+            then::give_back(self, request.op, &result);
+        }
+        self.stats.failed(request.op);
+        Err(error)
+    }
+
+    /// Ends the request in a slot.
+    fn end(self: &Arc<Self>, slot: u16, seq: u32, result: Result<Reply>) {
+        let request = self.inner.lock().slots.release(slot, seq);
+        if let Some(request) = request {
+            self.finish(&request, result);
+        }
+    }
+
+    /// Tells whoever is interested what became of a request.
+    fn finish(self: &Arc<Self>, request: &Arc<Request>, result: Result<Reply>) {
+        let failed = !matches!(&result, Ok(reply) if reply.status == 0);
+        let us = now_us().saturating_sub(request.started);
+        self.stats.ended(request.op, us, failed);
+        let status = match &result {
+            Ok(reply) => i64::from(reply.status),
+            Err(e) => i64::from(-e.to_errno()),
+        };
+        let name = request.op.name();
+        self.log(Level::Debug, fmt!("{name}: status {status} after {us} us"));
+        let then = mem::replace(&mut request.state.lock().then, Then::Forget);
+        if let Some(result) = then.run(self, request.op, result) {
+            request.state.lock().result = Some(result);
+        }
+        request.done.complete();
+    }
+
+    /// Begins a write of pages anew, in the session that there is by then.
+    pub(crate) fn write_again(&self, writeback: Writeback) {
+        let _nofs = NoFs::enter();
+        let mut inner = self.inner.lock();
+        // Without memory the write fails, which `Writeback` tells when it is dropped.
+        if !inner.stopped && inner.again.push(writeback, GFP_KERNEL).is_ok() {
+            inner.chores = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Has the housekeeper look what there is to do.
+    pub(crate) fn chores(&self) {
+        self.inner.lock().chores = true;
+        self.changed.notify_all();
+    }
+
+    /// What the housekeeper does until the session ends: what nobody waits for.
+    fn keep_house(self: &Arc<Self>) {
+        let _nofs = NoFs::enter();
+        loop {
+            let again = {
+                let mut inner = self.inner.lock();
+                while !inner.chores && !inner.stopped {
+                    // No signal comes; the kernel takes this for idle, not for stuck.
+                    if self.config.timeout.is_none() {
+                        let _ = self.changed.wait_interruptible(&mut inner);
+                    } else {
+                        let tick = ticks(TICK_MS);
+                        let _ = self.changed.wait_interruptible_timeout(&mut inner, tick);
+                        break;
+                    }
+                }
+                inner.chores = false;
+                if inner.stopped {
+                    // What was to be written is lost with the mount; dropping it says so.
+                    let lost = mem::take(&mut inner.again);
+                    drop(inner);
+                    drop(lost);
+                    return;
+                }
+                mem::take(&mut inner.again)
+            };
+            self.expire_reads();
+            self.send_releases();
+            for writeback in again {
+                crate::data::write_back(self, writeback);
+            }
+        }
+    }
+
+    /// Fails reads of pages that take longer than `timeo`; those that read wait for them.
+    fn expire_reads(self: &Arc<Self>) {
+        let Some(ms) = self.config.timeout else {
+            return;
+        };
+        let made_before = now_us().saturating_sub(u64::from(ms) * 1000);
+        let mut late = KVVec::new();
+        {
+            let inner = self.inner.lock();
+            for (_, _, request) in inner.slots.iter() {
+                let mut state = request.state.lock();
+                let reads = matches!(state.then, Then::Read(..));
+                // A reply that is coming in at this moment is taken.
+                let receiving = request.receiving.load(Ordering::Acquire);
+                if !reads || receiving || request.started >= made_before {
+                    continue;
+                }
+                request.unwanted.store(true, Ordering::Release);
+                let then = mem::replace(&mut state.then, Then::Forget);
+                // Without memory the pages fail now, which dropping does.
+                let _ = late.push((request.op, then), GFP_KERNEL);
+            }
+        }
+        for (op, then) in late {
+            let _ = then.run(self, op, Err(ETIMEDOUT));
+            self.stats.failed(op);
+        }
+    }
+
+    /// Sends what waits in the queue of releases.
+    fn send_releases(&self) {
+        while let Some(queue) = self.releases.next() {
+            let incarnation = self.incarnation();
+            // A failure means that the session ends, and with it files and nodes on the server.
+            let _ = (|| -> Result {
+                let mut files = KVVec::from_elem(0u8, queue.files.len() * 8, GFP_KERNEL)?;
+                let mut nodes = KVVec::from_elem(0u8, queue.nodes.len() * 16, GFP_KERNEL)?;
+                let message = Release {
+                    files: List::pack(queue.files.iter().copied(), &mut files)
+                        .map_err(|_| EINVAL)?,
+                    nodes: List::pack(queue.nodes.iter().copied(), &mut nodes)
+                        .map_err(|_| EINVAL)?,
+                };
+                let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+                let request = Request::new(&message, 0, none, None, Then::Forget)?;
+                self.place(&request, incarnation, Wait::Killable)
+            })();
+        }
+    }
+
+    /// Logs that `operation` failed.
+    pub(crate) fn log_error(&self, operation: &str, error: Error, what: &str) {
+        pr_err!("{}: {operation}: {error:?}: {what}\n", self.config.server);
+    }
+
+    /// Logs what is worth knowing.
+    pub(crate) fn log(&self, level: Level, args: core::fmt::Arguments<'_>) {
+        if logs(level) {
+            match level {
+                Level::Error => pr_err!("{}: {args}\n", self.config.server),
+                Level::Warn => pr_warn!("{}: {args}\n", self.config.server),
+                Level::Info | Level::Debug => pr_info!("{}: {args}\n", self.config.server),
+            }
+        }
+    }
+}
+
+/// A frame that is nothing but its header.
+fn bare(header: &Header) -> Result<Arc<Frame>> {
+    let mut head = KVVec::from_elem(0u8, HEADER_LEN, GFP_KERNEL)?;
+    let place = head.first_chunk_mut::<HEADER_LEN>().ok_or(EINVAL)?;
+    header.write(place).map_err(|_| EINVAL)?;
+    let data = Arc::new(Pages::new(), GFP_KERNEL)?;
+    Ok(Arc::new(Frame { head, data }, GFP_KERNEL)?)
+}
+
+impl Inner {
+    /// The lane that takes a request, if one is connected.
+    fn lane_for(&self, request: &Request) -> (u16, Option<Arc<Outbox>>) {
+        let bulk = request.bulk() > BULK;
+        let count = self.lanes.len();
+        // Bulk data goes by the lanes after the first, all of them in turn.
+        let first = if bulk && count > 1 {
+            1 + (request.started as usize >> 4) % (count - 1)
+        } else {
+            0
+        };
+        for lane in [first, 0] {
+            if let Some(Some(outbox)) = self.lanes.get(lane) {
+                return (u16::try_from(lane).unwrap_or(0), Some(outbox.clone()));
+            }
+        }
+        (request::NO_LANE, None)
+    }
+}

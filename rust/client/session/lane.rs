@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lanes: each is one TCP connection after the other, kept by a thread that also receives.
+
+use core::sync::atomic::Ordering;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use qtfs_net::{
+    time::ticks,
+    NoFs,
+    Outbox,
+    Pages,
+    Socket,
+    Thread, //
+};
+use qtfs_proto::{
+    frame::HEADER_LEN,
+    message::{
+        decode_reply,
+        Hello, //
+    },
+    Bytes,
+    Header,
+    Kind,
+    Op,
+    Writer,
+    MAGIC,
+    MAX_DATA,
+    VERSION_MAX,
+    VERSION_MIN, //
+};
+use qtfs_vfs::param::{
+    node_name,
+    Level, //
+};
+
+use super::{
+    request::{
+        Reply,
+        Request,
+        LOST,
+        NO_LANE, //
+    },
+    Session,
+    SLOTS, //
+};
+
+/// How long to wait for a connection, and for the answer to HELLO, in milliseconds.
+const CONNECT_MS: u32 = 8_000;
+/// First and longest pause between two tries to connect, in milliseconds.
+const PAUSE_MS: (u32, u32) = (10, 1_000);
+
+/// A connected lane.
+pub(super) struct Connected {
+    socket: Arc<Socket>,
+    outbox: Arc<Outbox>,
+    sender: Thread,
+}
+
+/// Keeps a lane connected and receives, until the session is stopped.
+pub(super) fn run(session: &Arc<Session>, lane: u16, first: Option<Connected>) {
+    let _nofs = NoFs::enter();
+    let mut connected = first;
+    let mut pause = PAUSE_MS.0;
+    loop {
+        {
+            let mut inner = session.inner.lock();
+            // After `umount -f` there is nothing to connect for.
+            while session.is_aborted() && !inner.stopped {
+                let _ = session.changed.wait_interruptible(&mut inner);
+            }
+            if inner.stopped {
+                return;
+            }
+        }
+        match connected.take().map_or_else(|| connect(session, lane), Ok) {
+            Ok(Connected {
+                socket,
+                outbox,
+                sender,
+            }) => {
+                pause = PAUSE_MS.0;
+                let error = receive(session, lane, &socket);
+                down(session, lane, &outbox);
+                drop(sender);
+                if !session.inner.lock().stopped {
+                    let what = "connection lost, connecting again";
+                    session.log(Level::Warn, fmt!("lane {lane}: {error:?}: {what}"));
+                    session.stats.reconnected();
+                }
+            }
+            Err(error) => {
+                let level = if pause == PAUSE_MS.1 {
+                    Level::Debug
+                } else {
+                    Level::Info
+                };
+                session.log(level, fmt!("lane {lane}: cannot connect: {error:?}"));
+                let mut inner = session.inner.lock();
+                if !inner.stopped {
+                    let ticks = ticks(pause);
+                    let _ = session
+                        .changed
+                        .wait_interruptible_timeout(&mut inner, ticks);
+                }
+                pause = (pause * 2).min(PAUSE_MS.1);
+            }
+        }
+    }
+}
+
+/// Connects a lane and says HELLO; sends again what was sent by this lane or by none.
+pub(super) fn connect(session: &Arc<Session>, lane: u16) -> Result<Connected> {
+    let known = session.inner.lock().id;
+    if lane > 0 && known == [0; 16] {
+        // Lane 0 makes the session.
+        return Err(EAGAIN);
+    }
+    let socket = Arc::new(
+        Socket::connect(&session.config.server, CONNECT_MS)?,
+        GFP_KERNEL,
+    )?;
+    socket.set_recv_timeout(CONNECT_MS);
+    let hello = hello(session, lane, known, &socket)?;
+    socket.set_recv_timeout(0);
+    let (outbox, sender) = Outbox::new(socket.clone(), fmt!("qtfs-send/{lane}"))?;
+    let connected = Connected {
+        socket,
+        outbox: outbox.clone(),
+        sender,
+    };
+    let result = if hello.session == known {
+        Ok(())
+    } else if lane == 0 {
+        begin(session, hello)
+    } else {
+        // The session is gone; lane 0 finds that out for itself.
+        Err(EAGAIN)
+    };
+    if let Err(e) = result.and_then(|()| up(session, lane, &outbox)) {
+        outbox.close();
+        return Err(e);
+    }
+    Ok(connected)
+}
+
+/// What HELLO brought.
+struct Agreed {
+    session: [u8; 16],
+    slots: u16,
+}
+
+fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Result<Agreed> {
+    let mut name = [0; 65];
+    let message = Hello {
+        magic: MAGIC,
+        version_min: VERSION_MIN,
+        version_max: VERSION_MAX,
+        features: 0,
+        max_data: u32::try_from(MAX_DATA)?,
+        slots: SLOTS,
+        lane,
+        session: known,
+        client: Bytes::new(node_name(&mut name)).map_err(|_| EINVAL)?,
+    };
+    let mut head = [0; HEADER_LEN + 256];
+    let (place, body) = head.split_first_chunk_mut::<HEADER_LEN>().ok_or(EINVAL)?;
+    let mut writer = Writer::new(body);
+    writer.put(&message).map_err(|_| EINVAL)?;
+    let mut header = Header::new(Kind::Request, Op::Hello as u8);
+    header.body_len = writer.len();
+    header.write(place).map_err(|_| EINVAL)?;
+    let len = HEADER_LEN + header.body_len;
+    let sent = socket.send_some(head.get(..len).ok_or(EINVAL)?, &Pages::new(), 0, true)?;
+    if sent != len {
+        return Err(ECONNRESET);
+    }
+
+    let (header, body) = receive_head(socket)?;
+    let expected = header.kind == Kind::Reply && header.op == Op::Hello as u8;
+    if !expected || header.data_len != 0 {
+        return Err(bad(session, "the first message is no answer to HELLO"));
+    }
+    let reply = Reply {
+        status: header.status,
+        body,
+        data_len: 0,
+    };
+    if let Err(e) = reply.error() {
+        let text = core::str::from_utf8(&reply.body).unwrap_or("no reason was given");
+        session.log(Level::Error, fmt!("the server refuses: {text}"));
+        return Err(e);
+    }
+    let agreed = decode_reply::<Hello<'_>>(&reply.body)
+        .map_err(|_| bad(session, "the answer to HELLO cannot be read"))?;
+    if agreed.version < VERSION_MIN || agreed.version > VERSION_MAX {
+        let (min, max) = (agreed.version_min, agreed.version_max);
+        session.log(
+            Level::Error,
+            fmt!(
+                "the server speaks protocol versions {min} to {max}, this module {VERSION_MIN} \
+                 to {VERSION_MAX}: install qtfs of the same version on both machines"
+            ),
+        );
+        return Err(EPROTONOSUPPORT);
+    }
+    if agreed.slots == 0 || agreed.slots > qtfs_proto::MAX_SLOTS || agreed.session == [0; 16] {
+        return Err(bad(session, "the answer to HELLO makes no sense"));
+    }
+    Ok(Agreed {
+        session: agreed.session,
+        slots: agreed.slots,
+    })
+}
+
+/// Begins a new session: the server has no other, or has lost it.
+fn begin(session: &Arc<Session>, agreed: Agreed) -> Result {
+    let (old, outboxes) = {
+        let mut inner = session.inner.lock();
+        let again = inner.id != [0; 16];
+        let old = inner.slots.reset(agreed.slots)?;
+        inner.id = agreed.session;
+        session.incarnation.fetch_add(1, Ordering::AcqRel);
+        session.releases.clear();
+        let mut outboxes = KVVec::new();
+        for outbox in inner.lanes.iter_mut() {
+            outboxes.push(outbox.take(), GFP_KERNEL)?;
+        }
+        if again {
+            session.log(
+                Level::Warn,
+                fmt!("HOST or its module was started anew: finding files again"),
+            );
+        }
+        (old, outboxes)
+    };
+    for outbox in outboxes.iter().flatten() {
+        outbox.close();
+    }
+    for request in old {
+        // A request that another lane is receiving is ended by that lane.
+        if !request.receiving.load(Ordering::Acquire) {
+            session.finish(&request, Err(LOST));
+        }
+    }
+    Ok(())
+}
+
+/// The lane is there: it takes requests, beginning with those that wait for it.
+fn up(session: &Arc<Session>, lane: u16, outbox: &Arc<Outbox>) -> Result {
+    let mut inner = session.inner.lock();
+    if inner.stopped || session.is_aborted() {
+        return Err(ENOTCONN);
+    }
+    let mut frames = KVVec::new();
+    for (slot, seq, request) in inner.slots.iter() {
+        let sent_by = request.lane.load(Ordering::Relaxed);
+        if sent_by == lane || sent_by == NO_LANE {
+            request.lane.store(lane, Ordering::Relaxed);
+            session.stats.sent(request.op, request.len(), true);
+            frames.push(request.frame(slot, seq, sent_by == lane)?, GFP_KERNEL)?;
+        }
+    }
+    let place = inner.lanes.get_mut(usize::from(lane)).ok_or(ENOTCONN)?;
+    *place = Some(outbox.clone());
+    drop(inner);
+    for frame in frames {
+        outbox.send(frame)?;
+    }
+    session.changed.notify_all();
+    session.log(Level::Info, fmt!("lane {lane}: connected"));
+    Ok(())
+}
+
+/// The lane is gone.
+fn down(session: &Session, lane: u16, outbox: &Arc<Outbox>) {
+    outbox.close();
+    let mut inner = session.inner.lock();
+    if let Some(place) = inner.lanes.get_mut(usize::from(lane)) {
+        if place
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, outbox))
+        {
+            *place = None;
+        }
+    }
+}
+
+/// Receives replies until the connection ends. Returns why it did.
+fn receive(session: &Arc<Session>, lane: u16, socket: &Socket) -> Error {
+    loop {
+        if let Err(e) = receive_one(session, lane, socket) {
+            return e;
+        }
+    }
+}
+
+fn receive_head(socket: &Socket) -> Result<(Header, KVVec<u8>)> {
+    let mut raw = [0; HEADER_LEN];
+    socket.recv_exact(&mut raw)?;
+    let header = Header::read(&raw).map_err(|_| EPROTO)?;
+    let mut body = KVVec::from_elem(0u8, header.body_len, GFP_KERNEL)?;
+    socket.recv_exact(&mut body)?;
+    Ok((header, body))
+}
+
+fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
+    let (header, body) = receive_head(socket).map_err(|e| {
+        if e == EPROTO {
+            return bad(session, "a header is no header");
+        }
+        e
+    })?;
+    if header.kind != Kind::Reply {
+        return Err(bad(
+            session,
+            "something that is no reply came from the server",
+        ));
+    }
+    let request: Option<Arc<Request>> = {
+        let inner = session.inner.lock();
+        let found = inner.slots.find(header.slot, header.seq).cloned();
+        if let Some(request) = &found {
+            // From now on only this lane ends the request.
+            if request.receiving.swap(true, Ordering::AcqRel) {
+                return Err(bad(session, "two replies to one request at the same time"));
+            }
+        }
+        found
+    };
+    let Some(request) = request else {
+        // The reply to a request that was sent twice; the other one came first.
+        let rest = Pages::alloc(header.data_len)?;
+        return socket.recv_segments(rest.segments());
+    };
+    let result = receive_data(session, socket, &header, &request);
+    request.receiving.store(false, Ordering::Release);
+    match result {
+        Ok(()) => {
+            let size = HEADER_LEN + header.body_len + header.data_len;
+            session.stats.received(request.op, size);
+            let reply = Reply {
+                status: header.status,
+                body,
+                data_len: header.data_len,
+            };
+            session.end(header.slot, header.seq, Ok(reply));
+            Ok(())
+        }
+        Err(e) => {
+            // The request is sent again when the lane is back, unless there is no sense in that.
+            if session.is_aborted() {
+                session.end(header.slot, header.seq, Err(EIO));
+            } else if session.inner.lock().slots.place_of(&request).is_none() {
+                session.finish(&request, Err(LOST));
+            }
+            session.log(
+                Level::Debug,
+                fmt!("lane {lane}: {e:?} in the middle of a reply"),
+            );
+            Err(e)
+        }
+    }
+}
+
+fn receive_data(session: &Session, socket: &Socket, header: &Header, request: &Request) -> Result {
+    if header.op != request.op as u8 {
+        return Err(bad(session, "the reply is to another operation"));
+    }
+    if header.data_len == 0 {
+        return Ok(());
+    }
+    match &request.sink {
+        Some(_) if request.unwanted.load(Ordering::Acquire) => {
+            socket.recv_segments(Pages::alloc(header.data_len)?.segments())
+        }
+        Some(sink) if header.data_len <= sink.len() => {
+            socket.recv_segments(&sink.range(0, header.data_len)?)
+        }
+        _ => Err(bad(session, "there is more data than was asked for")),
+    }
+}
+
+/// Says why the connection is ended, and gives the error for it.
+fn bad(session: &Session, what: &str) -> Error {
+    pr_err!(
+        "{}: bad message, the connection is ended: {what}\n",
+        session.config.server
+    );
+    EPROTO
+}

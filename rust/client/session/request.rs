@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One request, from its making to the end of its reply.
+
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicU16, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+use qtfs_net::{
+    time::now_us,
+    Completion,
+    Frame,
+    Pages, //
+};
+use qtfs_proto::{
+    frame::{
+        flag,
+        HEADER_LEN, //
+    },
+    message::{
+        self,
+        Call, //
+    },
+    Header,
+    Kind,
+    Op,
+    Writer,
+    MAX_BODY, //
+};
+
+use super::then::Then;
+
+/// The server has lost the session: ids of nodes and files mean nothing any more.
+///
+/// No server can send it, see [`Reply::error`].
+pub(crate) const LOST: Error = ENETRESET;
+
+/// No lane has sent the request yet.
+pub(crate) const NO_LANE: u16 = u16::MAX;
+
+/// What the server answered.
+pub(crate) struct Reply {
+    /// Errno, 0 for success.
+    pub(crate) status: u32,
+    /// Fields of the reply, or a text that explains the failure.
+    pub(crate) body: KVVec<u8>,
+    /// Bytes of data, which are in the request's sink.
+    pub(crate) data_len: usize,
+}
+
+impl Reply {
+    /// The failure that the reply tells of.
+    pub(crate) fn error(&self) -> Result {
+        if self.status == 0 {
+            return Ok(());
+        }
+        let errno = -i32::try_from(self.status)?;
+        if errno == LOST.to_errno() {
+            return Err(EIO);
+        }
+        Err(Error::from_errno(errno))
+    }
+
+    /// The fields of a reply to `C`.
+    ///
+    /// Fails with [`EPROTO`] when the bytes are none.
+    pub(crate) fn decode<C: Call>(&self) -> Result<C::Reply<'_>> {
+        self.error()?;
+        message::decode_reply::<C>(&self.body).map_err(|_| EPROTO)
+    }
+}
+
+/// The fields of [`Request`] protected by the lock.
+pub(crate) struct State {
+    /// What the waiting caller has not fetched yet.
+    pub(crate) result: Option<Result<Reply>>,
+    /// What happens when the reply is there.
+    pub(crate) then: Then,
+}
+
+/// A request that is on its way, or its reply.
+#[pin_data]
+pub(crate) struct Request {
+    pub(crate) op: Op,
+    pub(crate) cred: u32,
+    /// Header, left free, and body.
+    head: KVVec<u8>,
+    /// Data section of the request.
+    data: Arc<Pages>,
+    /// Where the data section of the reply goes.
+    pub(crate) sink: Option<Arc<Pages>>,
+    /// Lane that sent it last.
+    pub(crate) lane: AtomicU16,
+    /// A lane is receiving into `sink`.
+    pub(crate) receiving: AtomicBool,
+    /// Nobody wants the data of the reply any more.
+    pub(crate) unwanted: AtomicBool,
+    /// When it was made, in microseconds since boot.
+    pub(crate) started: u64,
+    #[pin]
+    pub(crate) done: Completion,
+    #[pin]
+    pub(crate) state: Mutex<State>,
+}
+
+impl Request {
+    /// Makes a request of the message `call`.
+    pub(crate) fn new<C: Call>(
+        call: &C,
+        cred: u32,
+        data: Arc<Pages>,
+        sink: Option<Arc<Pages>>,
+        then: Then,
+    ) -> Result<Arc<Self>> {
+        // Almost all bodies are short; a second try takes what the longest needs.
+        let mut head = KVVec::from_elem(0u8, HEADER_LEN + 1024, GFP_KERNEL)?;
+        let len = match encode(call, &mut head) {
+            Err(qtfs_proto::Error::NoSpace) => {
+                head = KVVec::from_elem(0u8, HEADER_LEN + MAX_BODY, GFP_KERNEL)?;
+                encode(call, &mut head).map_err(|_| EMSGSIZE)?
+            }
+            other => other.map_err(|_| EINVAL)?,
+        };
+        head.truncate(HEADER_LEN + len);
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                op: C::OP,
+                cred,
+                head,
+                data,
+                sink,
+                lane: AtomicU16::new(NO_LANE),
+                receiving: AtomicBool::new(false),
+                unwanted: AtomicBool::new(false),
+                started: now_us(),
+                done <- Completion::new(),
+                state <- new_mutex!(State { result: None, then }),
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(this)
+    }
+
+    /// The bytes to send, with the place that the request has among others.
+    pub(crate) fn frame(&self, slot: u16, seq: u32, again: bool) -> Result<Arc<Frame>> {
+        let mut header = Header::new(Kind::Request, self.op as u8);
+        header.slot = slot;
+        header.seq = seq;
+        header.cred = self.cred;
+        header.flags = if again { flag::RETRANSMIT } else { 0 };
+        header.body_len = self.head.len().saturating_sub(HEADER_LEN);
+        header.data_len = self.data.len();
+        let mut head = KVVec::with_capacity(self.head.len(), GFP_KERNEL)?;
+        head.extend_from_slice(&self.head, GFP_KERNEL)?;
+        let place = head.first_chunk_mut::<HEADER_LEN>().ok_or(EINVAL)?;
+        header.write(place).map_err(|_| EMSGSIZE)?;
+        Ok(Arc::new(
+            Frame {
+                head,
+                data: self.data.clone(),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// Bytes of request and reply data; decides which lane takes it.
+    pub(crate) fn bulk(&self) -> usize {
+        self.data.len() + self.sink.as_ref().map_or(0, |sink| sink.len())
+    }
+
+    /// Bytes that the request takes on the wire.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.data.len()
+    }
+}
+
+fn encode<C: Call>(call: &C, head: &mut [u8]) -> qtfs_proto::wire::Result<usize> {
+    let body = head
+        .get_mut(HEADER_LEN..)
+        .ok_or(qtfs_proto::Error::NoSpace)?;
+    let mut writer = Writer::new(body);
+    writer.put(call)?;
+    Ok(writer.len())
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What happens when the reply to a request is there.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use qtfs_net::Pages;
+use qtfs_proto::{
+    message::{
+        Lookup,
+        Mkdir,
+        Open,
+        Read,
+        Write, //
+    },
+    FileId,
+    Op, //
+};
+use qtfs_vfs::{
+    cache::{
+        ReadDone,
+        WriteDone, //
+    },
+    inode::Inode,
+};
+
+use super::{
+    request::{
+        Reply,
+        LOST, //
+    },
+    Session,
+};
+use crate::{
+    file::OpenFile,
+    fs::Qtfs, //
+};
+
+/// Pages that are being written back.
+pub(crate) struct Writeback {
+    /// The file that they are written through.
+    pub(crate) open: Arc<OpenFile>,
+    /// Where.
+    pub(crate) pos: u64,
+    /// What.
+    pub(crate) pages: Arc<Pages>,
+    /// Whom to tell; gone once that was done.
+    done: Option<WriteDone>,
+}
+
+impl Writeback {
+    /// Begins to write `pages`.
+    pub(crate) fn new(
+        inode: &Inode<Qtfs>,
+        open: Arc<OpenFile>,
+        pos: u64,
+        pages: Arc<Pages>,
+        done: WriteDone,
+    ) -> Self {
+        inode.node().write_begins();
+        Self {
+            open,
+            pos,
+            pages,
+            done: Some(done),
+        }
+    }
+
+    /// The inode whose pages are written.
+    pub(crate) fn inode(&self) -> Result<&Inode<Qtfs>> {
+        Ok(self.done.as_ref().ok_or(EIO)?.inode::<Qtfs>())
+    }
+
+    /// The pages are on the server, or not.
+    pub(crate) fn finish(mut self, result: Result) {
+        self.end(result);
+    }
+
+    fn end(&mut self, result: Result) {
+        if let Some(done) = self.done.take() {
+            if let Err(e) = result {
+                done.fail(e);
+            }
+            // The inode stays until its folios are told, which comes last.
+            done.inode::<Qtfs>().node().write_ended();
+            done.finish();
+        }
+    }
+}
+
+impl Drop for Writeback {
+    fn drop(&mut self) {
+        self.end(Err(EIO));
+    }
+}
+
+/// What happens when the reply is there.
+pub(crate) enum Then {
+    /// A caller waits for it.
+    Wake,
+    /// Nobody does; what the reply brought is given back.
+    Forget,
+    /// Pages of the cache are filled.
+    Read(ReadDone, Arc<Pages>),
+    /// Pages of the cache were written.
+    Write(Writeback),
+}
+
+impl Then {
+    /// Acts on the result. Runs in a thread that serves a lane: must not wait for the network.
+    /// Returns the result when a caller waits for it.
+    pub(crate) fn run(
+        self,
+        session: &Arc<Session>,
+        op: Op,
+        result: Result<Reply>,
+    ) -> Option<Result<Reply>> {
+        match self {
+            Self::Wake => return Some(result),
+            Self::Forget => give_back(session, op, &result),
+            Self::Read(done, sink) => done.finish(filled(&result, &sink)),
+            Self::Write(writeback) => written(session, result, writeback),
+        }
+        None
+    }
+}
+
+/// Whether the pages of a READ are filled; what the file does not have is zero.
+fn filled(result: &Result<Reply>, sink: &Pages) -> Result {
+    let reply = result.as_ref().map_err(|e| *e)?;
+    reply.decode::<Read>()?;
+    sink.zero_from(reply.data_len);
+    Ok(())
+}
+
+/// Ends the write of pages, or begins it anew when the session was lost.
+fn written(session: &Arc<Session>, result: Result<Reply>, writeback: Writeback) {
+    let outcome = result.and_then(|reply| {
+        let done = reply.decode::<Write>()?;
+        let len = writeback.pages.len();
+        if usize::try_from(done.written)? != len {
+            // The server writes all or says why not.
+            return Err(EIO);
+        }
+        let inode = writeback.inode()?;
+        inode.node().changed(session);
+        inode.node().saw_version(session, done.attr.version);
+        Ok(())
+    });
+    if matches!(outcome, Err(e) if e == LOST) {
+        session.write_again(writeback);
+        return;
+    }
+    if let Err(e) = outcome {
+        session.log_error("WRITE", e, "data that a program wrote is lost");
+    }
+    writeback.finish(outcome);
+}
+
+/// Releases what a reply brought that nobody waits for any more.
+pub(crate) fn give_back(session: &Session, op: Op, result: &Result<Reply>) {
+    let Ok(reply) = result else { return };
+    match op {
+        Op::Open => {
+            if let Ok(open) = reply.decode::<Open<'_>>() {
+                if open.file != FileId::NONE {
+                    session.releases.close(session, open.file);
+                }
+                session
+                    .releases
+                    .forget(session, open.attr.node, open.attr.stamp);
+            }
+        }
+        Op::Lookup => {
+            if let Ok(found) = reply.decode::<Lookup<'_>>() {
+                session
+                    .releases
+                    .forget(session, found.attr.node, found.attr.stamp);
+            }
+        }
+        // These replies have the same form.
+        Op::Mkdir | Op::Mknod | Op::Symlink => {
+            if let Ok(made) = reply.decode::<Mkdir<'_>>() {
+                session
+                    .releases
+                    .forget(session, made.attr.node, made.attr.stamp);
+            }
+        }
+        _ => {}
+    }
+}

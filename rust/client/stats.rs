@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters of one mount, shown in `/proc/self/mountstats`.
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering, //
+};
+use kernel::{
+    seq_file::SeqFile,
+    seq_print, //
+};
+use qtfs_proto::Op;
+
+/// Counters of one operation.
+#[derive(Default)]
+struct Counters {
+    /// Requests that were made.
+    requests: AtomicU64,
+    /// Requests for whose reply a program waited: round trips.
+    waits: AtomicU64,
+    /// Requests that were sent again after a reconnect.
+    retransmits: AtomicU64,
+    /// Bytes sent, with headers.
+    sent: AtomicU64,
+    /// Bytes received, with headers.
+    received: AtomicU64,
+    /// Requests that failed, for whatever reason.
+    errors: AtomicU64,
+    /// Microseconds from making the request to its end, of all requests.
+    us: AtomicU64,
+}
+
+/// Counters of one mount.
+pub(crate) struct Stats {
+    operations: [Counters; Op::ALL.len() + 1],
+    reconnects: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, value: u64) {
+    counter.fetch_add(value, Ordering::Relaxed);
+}
+
+impl Stats {
+    /// All 0.
+    pub(crate) fn new() -> Self {
+        Self {
+            operations: core::array::from_fn(|_| Counters::default()),
+            reconnects: AtomicU64::new(0),
+        }
+    }
+
+    fn of(&self, op: Op) -> Option<&Counters> {
+        self.operations.get(usize::from(op as u8))
+    }
+
+    /// A program waits for the reply.
+    pub(crate) fn waits(&self, op: Op) {
+        if let Some(c) = self.of(op) {
+            add(&c.waits, 1);
+        }
+    }
+
+    /// A request of `len` bytes was sent.
+    pub(crate) fn sent(&self, op: Op, len: usize, again: bool) {
+        if let Some(c) = self.of(op) {
+            add(if again { &c.retransmits } else { &c.requests }, 1);
+            add(&c.sent, len as u64);
+        }
+    }
+
+    /// A reply of `len` bytes was received.
+    pub(crate) fn received(&self, op: Op, len: usize) {
+        if let Some(c) = self.of(op) {
+            add(&c.received, len as u64);
+        }
+    }
+
+    /// A request ended.
+    pub(crate) fn ended(&self, op: Op, us: u64, failed: bool) {
+        if let Some(c) = self.of(op) {
+            add(&c.us, us);
+            add(&c.errors, failed.into());
+        }
+    }
+
+    /// A caller gave up.
+    pub(crate) fn failed(&self, op: Op) {
+        if let Some(c) = self.of(op) {
+            add(&c.errors, 1);
+        }
+    }
+
+    /// A lane lost its connection.
+    pub(crate) fn reconnected(&self) {
+        add(&self.reconnects, 1);
+    }
+
+    /// Shows the counters.
+    pub(crate) fn show(&self, seq: &SeqFile, in_flight: usize) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        seq_print!(seq, " statvers=1.0\n");
+        seq_print!(
+            seq,
+            "\tsession: in_flight={} reconnects={}\n",
+            in_flight,
+            get(&self.reconnects)
+        );
+        let columns = "requests waits retransmits bytes_sent bytes_received errors total_us";
+        seq_print!(seq, "\tper-op statistics ({})\n", columns);
+        for &op in Op::ALL {
+            let Some(c) = self.of(op) else { continue };
+            seq_print!(
+                seq,
+                "\t{:>12}: {} {} {} {} {} {} {}\n",
+                op.name(),
+                get(&c.requests),
+                get(&c.waits),
+                get(&c.retransmits),
+                get(&c.sent),
+                get(&c.received),
+                get(&c.errors),
+                get(&c.us)
+            );
+        }
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes. Nothing of them is cached.
+
+use kernel::prelude::*;
+use qtfs_proto::{
+    message::{
+        Getxattr,
+        Listxattr,
+        Removexattr,
+        Setxattr, //
+    },
+    Bytes,
+    XattrFlags,
+    XattrName,
+    XATTR_MAX, //
+};
+use qtfs_vfs::{
+    dentry::Dentry,
+    inode::Inode,
+    task::Reach, //
+};
+
+use crate::{
+    fs::Qtfs,
+    place::Place, //
+};
+
+fn place(dentry: Option<&Dentry<Qtfs>>) -> Place {
+    let by_path = Reach::of_current().by_path();
+    dentry.map_or(Place::anywhere(), |dentry| Place::of(dentry, by_path))
+}
+
+/// How much of `buf` the server may fill.
+fn max(buf: &[u8]) -> u32 {
+    u32::try_from(buf.len().min(XATTR_MAX)).unwrap_or(0)
+}
+
+/// Copies what the server sent to the caller, and tells how long it is.
+fn fill(buf: &mut [u8], len: u32, bytes: &[u8]) -> Result<usize> {
+    if buf.is_empty() {
+        return Ok(usize::try_from(len)?);
+    }
+    buf.get_mut(..bytes.len())
+        .ok_or(ERANGE)?
+        .copy_from_slice(bytes);
+    Ok(bytes.len())
+}
+
+pub(crate) fn get(
+    dentry: Option<&Dentry<Qtfs>>,
+    inode: &Inode<Qtfs>,
+    name: &[u8],
+    buf: &mut [u8],
+) -> Result<usize> {
+    if inode.node().listed_without_xattrs() {
+        return Err(ENODATA);
+    }
+    let mount = inode.mount();
+    let place = place(dentry);
+    let name = XattrName::new(name).map_err(|_| EINVAL)?;
+    let max = max(buf);
+    let (reply, _) = mount.call(|| {
+        Ok(Getxattr {
+            target: place.target(mount, inode)?,
+            name,
+            max,
+        })
+    })?;
+    let reply = reply.decode::<Getxattr<'_>>()?;
+    fill(buf, reply.len, reply.value.bytes())
+}
+
+pub(crate) fn set(
+    dentry: Option<&Dentry<Qtfs>>,
+    inode: &Inode<Qtfs>,
+    name: &[u8],
+    value: Option<&[u8]>,
+    flags: u32,
+) -> Result {
+    let mount = inode.mount();
+    let place = place(dentry);
+    let name = XattrName::new(name).map_err(|_| EINVAL)?;
+    inode.node().changed(&mount.session);
+    if let Some(value) = value {
+        let value = Bytes::new(value).map_err(|_| EINVAL)?;
+        let flags = XattrFlags::from_bits(flags).ok_or(EINVAL)?;
+        let (reply, _) = mount.call(|| {
+            Ok(Setxattr {
+                target: place.target(mount, inode)?,
+                name,
+                value,
+                flags,
+            })
+        })?;
+        reply.decode::<Setxattr<'_>>()?;
+    } else {
+        let (reply, _) = mount.call(|| {
+            Ok(Removexattr {
+                target: place.target(mount, inode)?,
+                name,
+            })
+        })?;
+        reply.decode::<Removexattr<'_>>()?;
+    }
+    Ok(())
+}
+
+pub(crate) fn list(dentry: &Dentry<Qtfs>, buf: &mut [u8]) -> Result<usize> {
+    let inode = dentry.inode()?;
+    if inode.node().listed_without_xattrs() {
+        return Ok(0);
+    }
+    let mount = inode.mount();
+    let place = place(Some(dentry));
+    let max = max(buf);
+    let (reply, _) = mount.call(|| {
+        Ok(Listxattr {
+            target: place.target(mount, inode)?,
+            max,
+        })
+    })?;
+    let reply = reply.decode::<Listxattr<'_>>()?;
+    fill(buf, reply.len, reply.names.bytes())
+}
