@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Cases: the sentences that a test file consists of.
+
+    @case("mkdir of a name that exists fails with EEXIST")
+    def exists(t):
+        os.mkdir("d")
+        fails(EEXIST, os.mkdir, "d")
+
+A case runs in a process of its own, whose current directory is an empty
+directory of the file system under test. By default it runs twice: as root and
+as an ordinary user who owns that directory.
+"""
+
+import os
+
+from .process import EVERYBODY
+
+cases = []
+
+
+class Case:
+    """One sentence, its function and what it needs."""
+
+    def __init__(self, name, function, who, limit, needs):
+        self.name = name
+        self.function = function
+        self.who = who
+        self.limit = limit
+        self.needs = needs
+
+
+def case(name, who=EVERYBODY, limit=60, needs=()):
+    """Registers a function as a case.
+
+    who    the identities that it runs as
+    limit  after how many seconds it counts as hung
+    needs  "qtfs" (this file system only), "two" (two machines), "lab" (drives the link or power),
+           "posix" (what NFS can't do, for the sake of the comparison)
+    """
+    def register(function):
+        cases.append(Case(name, function, tuple(who), limit, {needs} if isinstance(needs, str) else set(needs)))
+        return function
+    return register
+
+
+class Test:
+    """What a case is given."""
+
+    def __init__(self, filesystem, name, who):
+        self.fs = filesystem
+        self.who = who
+        self.name = name
+
+    @property
+    def dir(self):
+        """The case's directory as an absolute path on this machine."""
+        return os.path.join(self.fs.mnt, self.name)
+
+    @property
+    def host_dir(self):
+        """The same directory on the host."""
+        return os.path.join(self.fs.export, self.name)
+
+    def path(self, *names):
+        """A path below the case's directory."""
+        return os.path.join(self.dir, *names)
+
+    def there(self, *names):
+        """The same path on the host."""
+        return os.path.join(self.host_dir, *names)
+
+    @staticmethod
+    def note(text):
+        """Prints a line for people."""
+        for line in str(text).splitlines():
+            print(f"# {line}", flush=True)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0
+"""tests/run: the command line, and the order of things."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from runner import machines
+from runner import phases
+from runner.report import Report
+from runner.session import Session
+
+SELFTESTS = machines.TOP / "tests/selftests"
+
+USAGE = """\
+Runs the tests of qtfs and prints KTAP; the last line is `N passed, N failed`.
+
+Without FILE everything runs: build, lint, cargo tests, and all files of
+tests/selftests in two virtual machines. FILE is one of them (`costs`,
+`costs.py` or its path), or one of the phases build, lint, cargo."""
+
+
+def options_of(arguments):
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="tests/run", description=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-k", metavar="PATTERN", help="only selftests whose line matches this regular expression")
+    parser.add_argument("--fs", choices=("qtfs", "nfs", "local"), default="qtfs",
+                        help="what the selftests run on; the others are for checking the tests themselves")
+    parser.add_argument("--keep", action="store_true", help="leave the machines up")
+    parser.add_argument("--lab", metavar="NAME", help="use the lab of this name; one that is up stays up")
+    parser.add_argument("--no-build", action="store_true", help="take what was built before")
+    parser.add_argument("--limit", type=int, metavar="SECONDS", default=3000, help="for the whole run (default %(default)s)")
+    parser.add_argument("--list", action="store_true", help="print the selftest files and end")
+    parser.add_argument("files", nargs="*", metavar="FILE")
+    return parser.parse_args(arguments)
+
+
+def choose(options):
+    """The phases and selftest files to run."""
+    everything = sorted(SELFTESTS.glob("*.py"))
+    if not options.files:
+        return list(phases.PHASES) if not options.k else ["build"], everything
+    chosen_phases, chosen = [], []
+    for name in options.files:
+        stem = Path(name).stem
+        if name in phases.PHASES:
+            chosen_phases.append(name)
+        elif (SELFTESTS / f"{stem}.py").exists():
+            chosen.append(SELFTESTS / f"{stem}.py")
+        else:
+            known = ", ".join([*phases.PHASES, *(file.stem for file in everything)])
+            sys.exit(f"tests/run: there is no test {name}. There are: {known}")
+    if chosen and "build" not in chosen_phases:
+        chosen_phases.insert(0, "build")
+    return chosen_phases, chosen
+
+
+def run_selftests(files, options, report, deadline):
+    """Boots the machines once and runs the files."""
+    lab = machines.Lab(options.lab or f"check-{os.getpid()}")
+    report.heading(f"the lab {lab.name}")
+    begin = time.monotonic()
+    try:
+        lab.up()
+        report.ok("lab: both machines boot", time.monotonic() - begin)
+        fit = True
+        for file in files:
+            if not fit:
+                report.note("the machines are rebooted after what happened")
+                lab.reboot()
+            begin = time.monotonic()
+            report.heading(file.name)
+            fit = Session(lab, report, options).run(file, deadline)
+            report.note(f"{file.name}: {time.monotonic() - begin:.1f} s")
+            if time.monotonic() > deadline:
+                report.not_ok("all selftests fit into the time limit", None, f"the limit is {options.limit} s; see --limit")
+                break
+    except machines.LabError as error:
+        report.not_ok("lab: both machines work", time.monotonic() - begin, error)
+    finally:
+        if options.keep or lab.was_up:
+            report.note(f"the lab stays up: scripts/lab -n {lab.name} shell dpu; scripts/lab -n {lab.name} down")
+        else:
+            lab.down()
+
+
+def main(arguments):
+    """The command."""
+    options = options_of(arguments)
+    chosen_phases, files = choose(options)
+    if options.list:
+        for file in files:
+            print(file.relative_to(machines.TOP))
+        return 0
+    # So that the lab goes down and the sums are printed however the run ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.chdir(machines.TOP)
+    report = Report()
+    deadline = time.monotonic() + options.limit
+    try:
+        for name in chosen_phases:
+            if name == "build" and options.no_build:
+                continue
+            report.heading(name)
+            if phases.PHASES[name](report) is False:
+                report.note("without a build there is nothing to test")
+                files = []
+        if files:
+            run_selftests(files, options, report, deadline)
+    except KeyboardInterrupt:
+        report.not_ok("run: was interrupted")
+    return report.end()

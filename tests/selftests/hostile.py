@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Peers that do not keep the rules: the server ends their session with a line in the log, and serves the others.
+
+The peer is qtfs-probe, which can say anything. Client and server modules stay
+loaded and mounted meanwhile, and go on working.
+"""
+
+import os
+
+from qtest import ROOT, case, eq, files, filesystems, host, run, spawn, true
+
+
+def probe(*words, check=True, patience=50, stdin=""):
+    """Runs qtfs-probe against the server."""
+    return run([filesystems.build_directory() + "/bin/qtfs-probe", "--connect", "10.0.0.1:12345", "-q", *words],
+               check=check, patience=patience, stdin=stdin)
+
+
+def survives(t, *words, patience=50):
+    """Lets the probe do something; the mount must work before, meanwhile and after."""
+    files.write("f", b"data")
+    child = spawn(work, 30)
+    probe(*words, patience=patience)
+    child.result(60)
+    eq(files.read("f"), b"data")
+    probe("alive")
+
+
+def work(times):
+    for number in range(times):
+        files.write(f"w{number}", b"x" * number)
+        eq(len(files.read(f"w{number}")), number)
+        os.unlink(f"w{number}")
+
+
+@case("random bytes before, after and behind good messages", who=[ROOT], needs="qtfs")
+def garbage(t):
+    survives(t, "garbage", "--count", "20")
+
+
+@case("messages that are cut short", who=[ROOT], needs="qtfs", limit=90)
+def truncated(t):
+    survives(t, "truncated", "--step", "23", patience=80)
+
+
+@case("headers whose lengths are wrong", who=[ROOT], needs="qtfs")
+def oversized(t):
+    survives(t, "oversized")
+
+
+@case("good messages with bits changed", who=[ROOT], needs="qtfs")
+def mutated(t):
+    os.mkdir("victim")
+    survives(t, "mutated", "--count", "60", t.there("victim"))
+
+
+@case("numbers out of order, and requests that come again after a reconnect", who=[ROOT], needs="qtfs")
+def replay(t):
+    os.mkdir("target")
+    survives(t, "replay", t.there("target"))
+
+
+@case("a client that sends byte by byte, and many that send nothing", who=[ROOT], needs="qtfs")
+def slow(t):
+    survives(t, "slow", "--pause", "2")
+    survives(t, "hold", "--count", "200", "--seconds", "1")
+
+
+@case("all slots of several sessions at once", who=[ROOT], needs="qtfs", limit=90)
+def flood(t):
+    survives(t, "flood", "--sessions", "3", "--count", "200", patience=80)
+
+
+@case("versions that the server does not speak are refused, and its own are told", who=[ROOT], needs="qtfs")
+def version(t):
+    host.kernellog.begin()
+    probe("hello", "version_min=77", "version_max=78", check=False)
+    said = "\n".join(host.kernellog.since())
+    true("77 to 78" in said and "1 to 1" in said, f"both ranges of versions are in:\n{said}")
+    probe("alive")
+
+
+@case("what is not exported can't be reached by any message: names with / or .., paths with .., other nodes", who=[ROOT], needs="qtfs")
+def escape(t):
+    host.files.write("/data/secret-of-hostile", b"secret")
+    os.mkdir("d")
+    for line in ("lookup dir=$root name=..", "lookup dir=$root name=../..", "lookup dir=$root name=a/b", "lookup dir=$root name=/etc",
+                 "lookup dir=$root name=.", "lookup dir=12345 name=x", "walk root=$root path=../../secret-of-hostile",
+                 "walk root=$root path=/etc/passwd", "mkdir dir=$root name=../evil mode=493", "symlink dir=$root name=a/b text=x",
+                 "unlink dir=$root name=../secret-of-hostile", "attach path=/data/export/../secret-of-hostile", "attach path=/",
+                 "attach path=/etc", "attach path=relative"):
+        script = f"attach path={t.host_dir} -> root=attr.node\n{line}\n"
+        done = probe("run", check=False, stdin=script)
+        true(done.status != 0, f"{line!r} must fail: {done}")
+    eq(host.files.read("/data/secret-of-hostile"), b"secret")
+    eq(host.os.listdir(t.host_dir), ["d"])
+    host.os.unlink("/data/secret-of-hostile")
+    probe("alive")

@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Locks: flock, POSIX ranges and open-file-description ranges, against processes here and on the host."""
+
+import fcntl
+import os
+import signal
+from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINTR, EINVAL
+from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
+
+from qtest import ROOT, case, eq, eventually, fails, files, host, on_host, spawn, syscalls, true
+from qtest.syscalls import lock, test_lock
+
+BUSY = (EAGAIN, EACCES)
+
+
+def opened(name="f"):
+    """A file that exists, open."""
+    return os.open(name, os.O_CREAT | os.O_RDWR, 0o666)
+
+
+@on_host
+def host_lock(path, kind, start=0, length=0, ofd=False):
+    """The host's agent takes a range lock and keeps it."""
+    fd = host.background.open_file(path)
+    lock(fd, kind, start, length, ofd=ofd)
+    return fd
+
+
+@on_host
+def host_unlock(fd, ofd=False):
+    lock(fd, F_UNLCK, ofd=ofd)
+
+
+@on_host
+def host_flock(path, operation):
+    fd = host.background.open_file(path)
+    fcntl.flock(fd, operation)
+    return fd
+
+
+def child_tries(path, kind, start=0, length=0, ofd=False):
+    """Whether another process here could have the lock."""
+    return spawn(syscalls.try_lock, path, kind, start, length, ofd).result()
+
+
+# --- flock ---
+
+@case("flock: shared locks go together, an exclusive one with none")
+def flock_basic(t):
+    one, two = opened(), opened()
+    fcntl.flock(one, LOCK_SH)
+    fcntl.flock(two, LOCK_SH | LOCK_NB)
+    fails(EAGAIN, fcntl.flock, one, LOCK_EX | LOCK_NB)
+    fcntl.flock(two, LOCK_UN)
+    fcntl.flock(one, LOCK_EX | LOCK_NB)
+    fails(EAGAIN, fcntl.flock, two, LOCK_SH | LOCK_NB)
+    fcntl.flock(one, LOCK_UN)
+    fcntl.flock(two, LOCK_EX | LOCK_NB)
+
+
+@case("flock: belongs to the open file, so dup and fork share it, and close of the last ends it")
+def flock_owner(t):
+    one, two = opened(), opened()
+    fcntl.flock(one, LOCK_EX)
+    copy = os.dup(one)
+    os.close(one)
+    fails(EAGAIN, fcntl.flock, two, LOCK_EX | LOCK_NB)
+    os.close(copy)
+    fcntl.flock(two, LOCK_EX | LOCK_NB)
+
+
+@case("flock: holds against the host's processes, and theirs against ours")
+def flock_host(t):
+    fd = opened()
+    fcntl.flock(fd, LOCK_EX)
+    eq(host.syscalls.try_flock(t.there("f"), LOCK_SH), False)
+    fcntl.flock(fd, LOCK_SH)
+    eq(host.syscalls.try_flock(t.there("f"), LOCK_SH), True)
+    eq(host.syscalls.try_flock(t.there("f"), LOCK_EX), False)
+    fcntl.flock(fd, LOCK_UN)
+    there = host_flock(t.there("f"), LOCK_EX)
+    fails(EAGAIN, fcntl.flock, fd, LOCK_SH | LOCK_NB)
+    host.background.close_file(there)
+    fcntl.flock(fd, LOCK_EX | LOCK_NB)
+    os.close(fd)
+    eq(host.syscalls.try_flock(t.there("f"), LOCK_EX), True)
+
+
+@case("flock: waits until the host lets go")
+def flock_waits(t):
+    fd = opened()
+    there = host_flock(t.there("f"), LOCK_EX)
+    waiter = spawn(fcntl.flock, fd, LOCK_EX)
+    true(waiter.sleeps(), "the child waits")
+    host.background.close_file(there)
+    waiter.result(20)
+
+
+@case("flock: of a directory and of a file opened for reading works", who=[ROOT])
+def flock_directory(t):
+    os.mkdir("d")
+    one, two = os.open("d", os.O_RDONLY), os.open("d", os.O_RDONLY)
+    fcntl.flock(one, LOCK_EX)
+    fails(EAGAIN, fcntl.flock, two, LOCK_EX | LOCK_NB)
+
+
+@case("flock(1) on both machines", who=[ROOT])
+def flock_tool(t):
+    fd = opened()
+    fcntl.flock(fd, LOCK_EX)
+    eq(host.run(["flock", "-n", t.there("f"), "true"], check=False).status, 1)
+    fcntl.flock(fd, LOCK_UN)
+    eq(host.run(["flock", "-n", t.there("f"), "true"], check=False).status, 0)
+
+
+# --- POSIX ranges ---
+
+@case("ranges: read locks go together, write locks with none that overlaps")
+def posix_basic(t):
+    fd = opened()
+    lock(fd, F_WRLCK, 10, 10)
+    path = t.path("f")
+    eq(child_tries(path, F_RDLCK, 0, 10), True)
+    eq(child_tries(path, F_RDLCK, 0, 11), False)
+    eq(child_tries(path, F_WRLCK, 19, 1), False)
+    eq(child_tries(path, F_WRLCK, 20, 0), True)
+    eq(child_tries(path, F_WRLCK), False)
+    lock(fd, F_RDLCK, 10, 10)
+    eq(child_tries(path, F_RDLCK), True)
+    eq(child_tries(path, F_WRLCK, 15, 1), False)
+    lock(fd, F_UNLCK)
+    eq(child_tries(path, F_WRLCK), True)
+
+
+@case("ranges: hold against the host's processes, and theirs against ours")
+def posix_host(t):
+    fd = opened()
+    lock(fd, F_WRLCK, 100, 50)
+    eq(host.syscalls.try_lock(t.there("f"), F_RDLCK, 149, 1), False)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 150, 10), True)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 100), True)
+    lock(fd, F_UNLCK, 100, 25)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 100, 25), True)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 100, 26), False)
+    there = host_lock(t.there("f"), F_WRLCK, 0, 10)
+    fails(BUSY, lock, fd, F_RDLCK, 5, 10)
+    lock(fd, F_RDLCK, 10, 10)
+    host_unlock(there)
+    lock(fd, F_WRLCK, 0, 20)
+
+
+@case("ranges: F_GETLK tells who is in the way, here and there")
+def posix_test(t):
+    fd = opened()
+    eq(test_lock(fd, F_WRLCK), None)
+    there = host_lock(t.there("f"), F_WRLCK, 7, 3)
+    kind, start, length, pid = test_lock(fd, F_WRLCK)
+    eq((kind, start, length), (F_WRLCK, 7, 3))
+    true(pid != 0, "a process id is told")
+    eq(test_lock(fd, F_WRLCK, 20, 5), None)
+    host_unlock(there)
+
+    def hold():
+        lock(fd, F_RDLCK, 30, 5)
+        signal.pause()
+
+    child = spawn(hold)
+    eventually(lambda: test_lock(fd, F_WRLCK, 30, 1))
+    kind, start, length, pid = test_lock(fd, F_WRLCK)
+    eq((kind, start, length, pid), (F_RDLCK, 30, 5, child.pid))
+    eq(test_lock(fd, F_RDLCK), None)
+    child.kill()
+
+
+@case("ranges: the host is told of a lock that is held here")
+def posix_test_there(t):
+    fd = opened()
+    lock(fd, F_WRLCK, 5, 6)
+    kind, start, length, pid = host.call(__file__, "ask_there", t.there("f"))
+    eq((kind, start, length), (F_WRLCK, 5, 6))
+    true(pid != 0, "a process id is told")
+
+
+def ask_there(path):
+    fd = os.open(path, os.O_RDWR)
+    try:
+        return test_lock(fd, F_WRLCK)
+    finally:
+        os.close(fd)
+
+
+@case("ranges: splitting, joining and changing the kind of one's own locks")
+def posix_split(t):
+    fd = opened()
+    path = t.path("f")
+    lock(fd, F_WRLCK, 0, 100)
+    lock(fd, F_UNLCK, 40, 20)
+    for start, length, free in ((0, 40, False), (39, 1, False), (40, 20, True), (59, 2, False), (60, 40, False), (100, 0, True)):
+        eq(child_tries(path, F_WRLCK, start, length), free, f"{start}+{length}")
+    lock(fd, F_RDLCK, 20, 60)
+    eq(child_tries(path, F_RDLCK, 40, 20), True)
+    eq(child_tries(path, F_RDLCK, 0, 20), False)
+    eq(child_tries(path, F_RDLCK, 20, 60), True)
+    lock(fd, F_WRLCK, 0, 100)
+    eq(child_tries(path, F_RDLCK, 50, 1), False)
+
+
+@case("ranges: closing any descriptor of the file releases the process's locks")
+def posix_close(t):
+    fd = opened()
+    lock(fd, F_WRLCK)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK), False)
+    os.close(os.open("f", os.O_RDONLY))
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK), True)
+    os.close(fd)
+
+
+@case("ranges: the death of a process releases its locks, by SIGKILL too")
+def posix_death(t):
+    fd = opened()
+
+    def hold():
+        lock(fd, F_WRLCK)
+        signal.pause()
+
+    child = spawn(hold)
+    eventually(lambda: test_lock(fd, F_WRLCK))
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK), False)
+    child.kill()
+    true(child.finished(10), "dead")
+    eventually(lambda: host.syscalls.try_lock(t.there("f"), F_WRLCK), what="the host can have the lock")
+
+
+@case("ranges: a wait ends when the host unlocks")
+def posix_waits(t):
+    fd = opened()
+    there = host_lock(t.there("f"), F_WRLCK)
+    waiter = spawn(lock, fd, F_WRLCK, 0, 0, True)
+    true(waiter.sleeps(), "the child waits")
+    host_unlock(there)
+    waiter.result(20)
+
+
+@case("ranges: the host waits until a process here unlocks")
+def host_waits(t):
+    fd = opened()
+    lock(fd, F_WRLCK)
+    job = host.background.start(__file__, "wait_for_lock", t.there("f"))
+    true(host.background.sleeps(job), "the host's process waits")
+    lock(fd, F_UNLCK)
+    eq(host.background.finish(job, 20), "got it")
+
+
+def wait_for_lock(path):
+    fd = os.open(path, os.O_RDWR)
+    lock(fd, F_WRLCK, wait=True)
+    return "got it"
+
+
+@case("ranges: a waiting process is interrupted by a signal, and killed by SIGKILL")
+def posix_interrupt(t):
+    fd = opened()
+    there = host_lock(t.there("f"), F_WRLCK)
+
+    def wait():
+        signal.signal(signal.SIGALRM, raise_interrupted)
+        try:
+            lock(fd, F_WRLCK, wait=True)
+        except InterruptedError:
+            return "interrupted"
+        return "locked"
+
+    child = spawn(wait)
+    true(child.sleeps(), "the child waits")
+    child.kill(signal.SIGALRM)
+    eq(child.result(10), "interrupted")
+    child = spawn(wait)
+    true(child.sleeps(), "the second child waits")
+    child.kill()
+    true(child.finished(10), "it is dead")
+    host_unlock(there)
+    # Nothing that was given up may have got the lock afterwards.
+    eventually(lambda: host.syscalls.try_lock(t.there("f"), F_WRLCK), what="the lock is free")
+
+
+def raise_interrupted(*_):
+    raise InterruptedError(EINTR, "interrupted")
+
+
+@case("ranges: two processes that wait for each other: EDEADLK")
+def deadlock(t):
+    fd = opened()
+    read_end, write_end = os.pipe()
+
+    def other():
+        lock(fd, F_WRLCK, 0, 1)
+        os.write(write_end, b"x")
+        lock(fd, F_WRLCK, 1, 1, wait=True)
+
+    lock(fd, F_WRLCK, 1, 1)
+    child = spawn(other)
+    os.read(read_end, 1)
+    true(child.sleeps(), "the child waits")
+    try:
+        fails(EDEADLK, lock, fd, F_WRLCK, 0, 1, True)
+    finally:
+        child.kill()
+
+
+@case("ranges: need the file open for that direction: EBADF; nonsense is EINVAL")
+def posix_errors(t):
+    files.write("f", b"data")
+    fd = os.open("f", os.O_RDONLY)
+    fails(EBADF, lock, fd, F_WRLCK)
+    lock(fd, F_RDLCK)
+    os.close(fd)
+    fd = os.open("f", os.O_WRONLY)
+    fails(EBADF, lock, fd, F_RDLCK)
+    lock(fd, F_WRLCK)
+    fails(EINVAL, lock, fd, F_WRLCK, -5, 1)
+    fails(EINVAL, lock, fd, 77)
+    os.close(fd)
+
+
+@case("ranges: many locks on one file, from both sides", who=[ROOT])
+def many(t):
+    fd = opened()
+    for number in range(0, 200, 2):
+        lock(fd, F_WRLCK, number * 10, 10)
+    there = host.background.open_file(t.there("f"))
+    for number in range(1, 200, 20):
+        host.syscalls.lock(there, F_WRLCK, number * 10, 10)
+    fails(BUSY, lock, fd, F_WRLCK, 10, 10)
+    # From here on the agent's own locks are gone: it closes the file that it tries.
+    for number in (0, 40, 198):
+        eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, number * 10, 1), False)
+    lock(fd, F_UNLCK, 0, 1000)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 10), True)
+
+
+# --- Open file descriptions ---
+
+@case("OFD ranges: belong to the open file, conflict with those of another open in one process")
+def ofd_basic(t):
+    one, two = opened(), opened()
+    lock(one, F_WRLCK, 0, 10, ofd=True)
+    fails(BUSY, lock, two, F_WRLCK, 5, 10, ofd=True)
+    fails(BUSY, lock, two, F_RDLCK, 5, 10)
+    os.close(os.open("f", os.O_RDONLY))
+    fails(BUSY, lock, two, F_WRLCK, 5, 10, ofd=True)
+    kind, start, length, pid = test_lock(two, F_WRLCK, ofd=True)
+    eq((kind, start, length, pid), (F_WRLCK, 0, 10, -1))
+    os.close(one)
+    lock(two, F_WRLCK, 0, 20, ofd=True)
+
+
+@case("OFD ranges: hold against the host, and theirs against ours")
+def ofd_host(t):
+    fd = opened()
+    lock(fd, F_WRLCK, 0, 10, ofd=True)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 1, True), False)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 10, 1, True), True)
+    lock(fd, F_UNLCK, ofd=True)
+    there = host_lock(t.there("f"), F_WRLCK, 0, 10, True)
+    fails(BUSY, lock, fd, F_WRLCK, 0, 1, ofd=True)
+    host.background.close_file(there)
+    lock(fd, F_WRLCK, 0, 1, ofd=True)
+    os.close(fd)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 1), True)
+
+
+@case("OFD ranges: survive fork, and end with the last copy")
+def ofd_fork(t):
+    fd = opened()
+    lock(fd, F_WRLCK, ofd=True)
+    child = spawn(signal.pause)
+    os.close(fd)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK), False)
+    child.kill()
+    true(child.finished(10), "dead")
+    eventually(lambda: host.syscalls.try_lock(t.there("f"), F_WRLCK), what="the lock is free")
+
+
+@case("locked sections on both machines exclude each other", who=[ROOT], limit=120)
+def mutual_exclusion(t):
+    files.write("counter", b"0")
+    job = host.background.start(__file__, "count_up", t.there("counter"), 60)
+    count_up.local(t.path("counter"), 60)
+    host.background.finish(job)
+    eq(files.read("counter"), b"120")
+
+
+@on_host
+def count_up(path, times):
+    for _ in range(times):
+        fd = os.open(path, os.O_RDWR)
+        lock(fd, F_WRLCK, wait=True)
+        value = int(os.pread(fd, 20, 0)) + 1
+        os.pwrite(fd, str(value).encode(), 0)
+        os.fsync(fd)
+        lock(fd, F_UNLCK)
+        os.close(fd)
+
+
+@case("what is dirty is on the host before a lock is released there", who=[ROOT])
+def unlock_flushes(t):
+    fd = opened()
+    for number in range(5):
+        lock(fd, F_WRLCK)
+        os.pwrite(fd, b"%d" % number, 0)
+        lock(fd, F_UNLCK)
+        eq(host.files.read(t.there("f")), b"%d" % number)
+    fcntl.flock(fd, LOCK_EX)
+    os.pwrite(fd, b"flock", 0)
+    fcntl.flock(fd, LOCK_UN)
+    eq(host.files.read(t.there("f")), b"flock")
+
+
+@case("/proc/locks on the host shows locks that are held here", who=[ROOT], needs="qtfs")
+def proc_locks(t):
+    fd = opened()
+    lock(fd, F_WRLCK, 3, 4)
+    number = os.stat("f").st_ino
+    there = host.files.read("/proc/locks").decode()
+    true(any(f":{number} 3 6" in line and "WRITE" in line for line in there.splitlines()), "the range is listed")
+    lock(fd, F_UNLCK)
+    there = host.files.read("/proc/locks").decode()
+    true(not any(f":{number} 3 6" in line for line in there.splitlines()), "and gone after unlocking")
