@@ -113,7 +113,12 @@ def too_large(t):
     eq(os.pwrite(fd, b"x" * 100, 9950), 50)
     fails(EFBIG, os.pwrite, fd, b"x", 10000)
     fails(EFBIG, os.ftruncate, fd, 10001)
+    fails(EFBIG, os.truncate, "f", 10001)
+    fails(EFBIG, os.posix_fallocate, fd, 0, 10001)
     eq(os.fstat(fd).st_size, 10000)
+    host.os.truncate(t.there("f"), 20000)
+    os.ftruncate(fd, 15000)
+    eq(os.fstat(fd).st_size, 15000)
     os.close(fd)
 
 

@@ -23,7 +23,7 @@ from . import registry
 from . import remote
 from . import syscalls
 from .checks import Skip
-from .remote import host
+from .remote import host, lab
 from .wire import RemoteFailure
 
 
@@ -142,7 +142,10 @@ class Runner:
         finally:
             if child:
                 self.kill_group(child.pid)
-            if self.manual:
+            if problems and self.channel:
+                # What was killed could not undo it.
+                lab.link("reset")
+            if self.manual or problems:
                 self.umount_left()
         problems += self.end_of_case(bool(problems))
         seconds = time.monotonic() - begin
@@ -206,9 +209,10 @@ class Runner:
             pass
 
     def umount_left(self):
-        """A case that mounts itself may have failed in between."""
+        """A case that mounts itself may have failed in between; the file's own mount stays."""
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
-            left = [line.split(" ")[1] for line in file if line.split(" ")[2] == self.fs.name]
+            mounts = [line.split(" ")[1:3] for line in file]
+        left = [target for target, kind in mounts if kind == self.fs.name and (self.manual or target != self.fs.mnt)]
         for target in reversed(left):
             syscalls.umount(target, syscalls.MNT_FORCE | syscalls.MNT_DETACH)
 
