@@ -32,7 +32,10 @@ use qtfs_vfs::{
         Stat, //
     },
     sb::Statfs,
-    task::Reach, //
+    task::{
+        file_size_limit,
+        Reach, //
+    },
 };
 
 use crate::{
@@ -80,6 +83,17 @@ pub(crate) fn getattr(dentry: &Dentry<Qtfs>, stat: &mut Stat) -> Result {
     Ok(())
 }
 
+/// Whether the caller's `RLIMIT_FSIZE`, which HOST does not know, lets the file become `size` bytes
+/// long.
+pub(crate) fn check_size(inode: &Inode<Qtfs>, size: u64) -> Result {
+    if size > file_size_limit() {
+        // What is that long already may be made shorter.
+        ask(inode, &Place::anywhere())?;
+        inode.check_new_size(size)?;
+    }
+    Ok(())
+}
+
 pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result {
     let inode = dentry.inode()?;
     let mount = inode.mount();
@@ -103,6 +117,9 @@ pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result
         // Times that are set must not be changed by data that is written back later, nor must a
         // file that is cut grow again.
         data::write_out(inode)?;
+    }
+    if resize {
+        check_size(inode, attr.size())?;
     }
     let asked = mount.session.clock();
     let place = Place::of(dentry, Reach::of_current().by_path());

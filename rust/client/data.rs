@@ -37,6 +37,7 @@ use qtfs_vfs::{
         WriteDone, //
     },
     file::File,
+    flags::fallocate_extends,
     inode::Inode,
     io::{
         Iter,
@@ -45,6 +46,7 @@ use qtfs_vfs::{
 };
 
 use crate::{
+    attr::check_size,
     file::OpenFile,
     fs::Qtfs,
     node,
@@ -66,10 +68,29 @@ const SMALL: usize = 256 * 1024;
 /// file may be, and the writer is to be told.
 const FAR: u64 = 1 << 40;
 
+/// How often pages that are dirtied meanwhile are written once more before they are dropped.
+const DROPS: usize = 8;
+
+/// Writes all dirty pages, so that the caller can be killed, and drops all pages from the cache.
+///
+/// Fails with [`EBUSY`] when a mapping is written to all the time; its pages stay.
+fn write_and_drop(inode: &Inode<Qtfs>) -> Result {
+    for _ in 1..DROPS {
+        if inode.is_dirty() {
+            write_out(inode)?;
+        }
+        match inode.drop_pages(0, u64::MAX) {
+            Err(e) if e == EBUSY => {}
+            result => return result,
+        }
+    }
+    inode.drop_pages(0, u64::MAX)
+}
+
 /// Drops cached pages of an older version of the contents.
 pub(crate) fn refresh(inode: &Inode<Qtfs>) -> Result {
     if inode.node().take_outdated() {
-        let result = inode.write_and_drop(0, u64::MAX);
+        let result = write_and_drop(inode);
         if result.is_err() {
             inode.node().still_outdated();
         }
@@ -280,7 +301,7 @@ fn write_direct(
                 iocb.set_pos(end);
                 if inode.is_regular() && written > 0 {
                     // What the cache has of the range is older than what was just written.
-                    let _ = inode.write_and_drop(reply.offset, end.saturating_sub(1));
+                    let _ = inode.drop_pages(reply.offset, end.saturating_sub(1));
                     if end > inode.size() {
                         inode.set_size(end);
                     }
@@ -380,7 +401,10 @@ pub(crate) fn fallocate(file: &File<Qtfs>, mode: u32, offset: u64, len: u64) -> 
     let mount = inode.mount();
     inode.locked(|| {
         // Contents may move, be zeroed or cut: nothing of the cache can be kept.
-        inode.write_and_drop(0, u64::MAX)?;
+        write_and_drop(inode)?;
+        if fallocate_extends(mode) {
+            check_size(inode, offset.saturating_add(len))?;
+        }
         let asked = mount.session.clock();
         let (reply, _) = mount.call(|| {
             Ok(Fallocate {
@@ -393,7 +417,7 @@ pub(crate) fn fallocate(file: &File<Qtfs>, mode: u32, offset: u64, len: u64) -> 
         let attr = reply.decode::<Fallocate>()?.attr;
         node::apply(inode, &attr, asked);
         inode.node().changed(&mount.session);
-        inode.write_and_drop(0, u64::MAX)
+        write_and_drop(inode)
     })
 }
 
@@ -412,7 +436,7 @@ pub(crate) fn copy(
         write_out(from)?;
     }
     to.locked(|| {
-        to.write_and_drop(0, u64::MAX)?;
+        write_and_drop(to)?;
         let asked = mount.session.clock();
         let (reply, _) = mount.call(|| {
             Ok(Copy {
@@ -427,7 +451,7 @@ pub(crate) fn copy(
         let reply = reply.decode::<Copy>()?;
         node::apply(to, &reply.attr, asked);
         to.node().changed(&mount.session);
-        to.write_and_drop(0, u64::MAX)?;
+        write_and_drop(to)?;
         Ok(reply.copied)
     })
 }

@@ -82,7 +82,6 @@ pub(crate) struct OpenFile {
     pub(crate) last_end: AtomicU64,
     /// The server cut the file when it opened it.
     truncated: AtomicBool,
-    /// The server has lost a lock that was held through this file.
     /// Taken by whoever opens the file again.
     #[pin]
     again: Mutex<()>,

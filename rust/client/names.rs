@@ -97,7 +97,7 @@ fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
     if why.open() {
         return kind == kind::DIRECTORY || kind == kind::REGULAR;
     }
-    why.rename_target() || Reach::of_current().by_path()
+    why.rename_target() || Reach::of_current().trusts(kind)
 }
 
 pub(crate) fn revalidate(

@@ -13,13 +13,19 @@ use kernel::{
 
 use crate::bindings;
 
-/// A running kernel thread; dropping it waits until its function has returned.
+/// A running kernel thread; dropping it waits until its function has returned. A thread that is
+/// dropped before it has begun does not call its function.
 ///
 /// Whoever drops it has made sure before that the function will return, for example by shutting
 /// down the socket that it reads from.
-pub struct Thread(NonNull<bindings::task_struct>);
+pub struct Thread {
+    task: NonNull<bindings::task_struct>,
+    /// What [`run`] takes over, unless the thread is stopped before it begins.
+    closure: *mut c_void,
+    drop_closure: unsafe fn(*mut c_void),
+}
 
-// SAFETY: A task may be waited for from any thread.
+// SAFETY: A task may be waited for from any thread; the closure is `Send`.
 unsafe impl Send for Thread {}
 // SAFETY: As above; there is nothing to do with a shared reference.
 unsafe impl Sync for Thread {}
@@ -32,7 +38,7 @@ impl Thread {
     {
         let name = CString::try_from_fmt(name)?;
         let f = KBox::into_raw(KBox::new(f, GFP_KERNEL)?);
-        // SAFETY: `run::<F>` takes over `f`, which is a box of that type.
+        // SAFETY: `run::<F>` takes over `f`, which is a box of that type, if it is called at all.
         let task = from_err_ptr(unsafe {
             bindings::qtfs_kthread_run(Some(run::<F>), f.cast(), name.as_char_ptr())
         })
@@ -42,7 +48,11 @@ impl Thread {
         })?;
         // SAFETY: The new task is alive: it cannot end before `kthread_stop` was called.
         let task = unsafe { bindings::qtfs_get_task_struct(task) };
-        Ok(Self(NonNull::new(task).ok_or(ENOMEM)?))
+        Ok(Self {
+            task: NonNull::new(task).ok_or(ENOMEM)?,
+            closure: f.cast(),
+            drop_closure: drop_closure::<F>,
+        })
     }
 }
 
@@ -50,11 +60,23 @@ impl Drop for Thread {
     fn drop(&mut self) {
         // SAFETY: The reference taken in `spawn` keeps the task valid; the thread does not exit
         // on its own, see `run`.
-        unsafe {
-            bindings::kthread_stop(self.0.as_ptr());
-            bindings::qtfs_put_task_struct(self.0.as_ptr());
+        let result = unsafe { bindings::kthread_stop(self.task.as_ptr()) };
+        if result == EINTR.to_errno() {
+            // SAFETY: `run`, which returns 0, was not called and never will be, so the closure is
+            // still ours.
+            unsafe { (self.drop_closure)(self.closure) };
         }
+        // SAFETY: The reference is ours.
+        unsafe { bindings::qtfs_put_task_struct(self.task.as_ptr()) };
     }
+}
+
+/// # Safety
+///
+/// `data` comes from [`KBox::into_raw`] of a box of `F` that nobody else owns.
+unsafe fn drop_closure<F>(data: *mut c_void) {
+    // SAFETY: By this function's requirements.
+    drop(unsafe { KBox::from_raw(data.cast::<F>()) });
 }
 
 /// Calls the closure, then waits to be stopped, so that [`Thread`] always has a live task.

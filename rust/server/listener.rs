@@ -93,16 +93,20 @@ impl Connections {
 
     /// Takes a new connection.
     fn take(&self, server: &Arc<Server>, socket: Socket) -> Result {
+        // Only one thread accepts, so there are not more of them by the time this one is added.
+        if self.list.lock().connections.len() >= MAX_CONNECTIONS {
+            log_warn!(
+                "{}: refused, there are too many connections\n",
+                socket.peer()?
+            );
+            return Err(EUSERS);
+        }
         let (lane, sender) = Lane::new(socket)?;
         // If anything fails from here on, the sender ends when it is dropped.
         let closing = Closing(&lane);
         let mut list = self.list.lock();
         if list.closed {
             return Err(ESHUTDOWN);
-        }
-        if list.connections.len() >= MAX_CONNECTIONS {
-            log_warn!("{}: refused, there are too many connections\n", lane.peer());
-            return Err(EUSERS);
         }
         let mut strangers = list.connections.iter().filter(|c| c.lane.is_stranger());
         let oldest = strangers.next();

@@ -197,25 +197,31 @@ enum qtfs_reach qtfs_syscall_reach(void)
 	case __NR_statx:
 		return args[2] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_STAT;
 
-	case __NR_fchownat:
 	case __NR_linkat:
-		return args[4] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_PATH;
+		return args[4] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_NO_DIRECTORY;
+	case __NR_fchownat:
+		return args[4] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_ANY;
 	case __NR_utimensat:
-		return !args[1] || args[3] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_PATH;
+		return !args[1] || args[3] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_ANY;
 	case __NR_faccessat2:
 	case __NR_fchmodat2:
-		return args[3] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_PATH;
+		return args[3] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_ANY;
+	case __NR_unlinkat:
+		return args[2] & AT_REMOVEDIR ? QTFS_REACH_DIRECTORY : QTFS_REACH_NO_DIRECTORY;
 
 #ifdef __NR_chmod
+	case __NR_link:
+	case __NR_unlink:
+		return QTFS_REACH_NO_DIRECTORY;
+	case __NR_rmdir:
+		return QTFS_REACH_DIRECTORY;
+	case __NR_readlink:
+		return QTFS_REACH_SYMLINK;
 	case __NR_access:
 	case __NR_chmod:
 	case __NR_chown:
 	case __NR_lchown:
-	case __NR_link:
-	case __NR_readlink:
 	case __NR_rename:
-	case __NR_rmdir:
-	case __NR_unlink:
 	case __NR_utime:
 	case __NR_utimes:
 	case __NR_futimesat:
@@ -231,10 +237,7 @@ enum qtfs_reach qtfs_syscall_reach(void)
 	case __NR_symlinkat:
 	case __NR_faccessat:
 	case __NR_fchmodat:
-	case __NR_readlinkat:
 	case __NR_renameat2:
-	case __NR_unlinkat:
-	case __NR_truncate:
 	case __NR_statfs:
 	case __NR_getxattr:
 	case __NR_lgetxattr:
@@ -244,7 +247,11 @@ enum qtfs_reach qtfs_syscall_reach(void)
 	case __NR_llistxattr:
 	case __NR_removexattr:
 	case __NR_lremovexattr:
-		return QTFS_REACH_PATH;
+		return QTFS_REACH_ANY;
+	case __NR_readlinkat:
+		return QTFS_REACH_SYMLINK;
+	case __NR_truncate:
+		return QTFS_REACH_REGULAR;
 	default:
 		return QTFS_REACH_OTHER;
 	}

@@ -50,15 +50,22 @@ int qtfs_current_umask(void);
 u64 qtfs_hash_owner(unsigned long owner);
 size_t qtfs_node_name(char *buf, size_t size);
 
-/* How the current system call came to the object that it acts on. */
+/*
+ * How the current system call came to the object that it acts on: not by a
+ * path, or not known; by a path, for its attributes; by a path, and the kernel
+ * refuses by itself all types but some.
+ */
 enum qtfs_reach {
 	QTFS_REACH_OTHER,
-	QTFS_REACH_PATH,
 	QTFS_REACH_STAT,
+	QTFS_REACH_ANY,
+	QTFS_REACH_SYMLINK,
+	QTFS_REACH_REGULAR,
+	QTFS_REACH_DIRECTORY,
+	QTFS_REACH_NO_DIRECTORY,
 };
 
 enum qtfs_reach qtfs_syscall_reach(void);
-
 
 /* Parameters of the module, see params.c. */
 extern char qtfs_server_ip[64];

@@ -307,6 +307,11 @@ bool qtfs_fatal_signal_pending(void)
 	return fatal_signal_pending(current);
 }
 
+unsigned long qtfs_file_size_limit(void)
+{
+	return rlimit(RLIMIT_FSIZE);
+}
+
 /* Threads and waiting. */
 
 struct task_struct *qtfs_kthread_run(int (*thread)(void *), void *data, const char *name)

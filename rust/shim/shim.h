@@ -91,6 +91,7 @@ void qtfs_put_group_info(struct group_info *groups);
 unsigned int qtfs_memalloc_nofs_save(void);
 void qtfs_memalloc_nofs_restore(unsigned int flags);
 bool qtfs_fatal_signal_pending(void);
+unsigned long qtfs_file_size_limit(void);
 
 /* Threads and waiting. */
 struct task_struct *qtfs_kthread_run(int (*thread)(void *), void *data, const char *name);

@@ -177,8 +177,9 @@ impl<F: FileSystem> Inode<F> {
         to_result(unsafe { bindings::qtfs_start_writing(self.as_raw()) })
     }
 
-    /// Writes dirty pages, waits, and drops a range from the cache.
-    pub fn write_and_drop(&self, start: u64, end: u64) -> Result {
+    /// Drops the pages of a range from the cache. Fails with [`EBUSY`] when some are dirty, or
+    /// somebody is using them at this very moment; those stay.
+    pub fn drop_pages(&self, start: u64, end: u64) -> Result {
         let (start, end) = (
             i64::try_from(start)?,
             i64::try_from(end).unwrap_or(i64::MAX),

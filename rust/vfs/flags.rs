@@ -95,6 +95,11 @@ pub fn setattr_valid(valid: u32) -> SetattrValid {
         .with_if(has(bindings::ATTR_OPEN), SetattrValid::OPEN)
 }
 
+/// Whether `fallocate(2)` with this mode may make a file longer.
+pub fn fallocate_extends(mode: u32) -> bool {
+    mode & (bindings::FALLOC_FL_KEEP_SIZE | bindings::FALLOC_FL_COLLAPSE_RANGE) == 0
+}
+
 /// Whether attributes are changed because a file is opened with `O_TRUNC`.
 pub fn truncates_on_open(valid: u32) -> bool {
     let both = bindings::ATTR_OPEN | bindings::ATTR_SIZE;

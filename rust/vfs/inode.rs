@@ -16,7 +16,10 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    error::from_err_ptr,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     prelude::*,
     types::Opaque, //
 };
@@ -208,6 +211,16 @@ impl<F: FileSystem> Inode<F> {
             bindings::qtfs_i_size_write(self.as_raw(), size);
             bindings::qtfs_size_unlock(self.as_raw());
         }
+    }
+
+    /// Whether the current process may make the file `size` bytes long: [`EFBIG`], and the signal
+    /// SIGXFSZ, if it is limited to less and the file is not that long already.
+    ///
+    /// C: `inode_newsize_ok` of `fs/attr.c`.
+    pub fn check_new_size(&self, size: u64) -> Result {
+        let size = i64::try_from(size).map_err(|_| EFBIG)?;
+        // SAFETY: The inode is alive; callers hold its lock, as those of `setattr` do.
+        to_result(unsafe { bindings::inode_newsize_ok(self.as_raw(), size) })
     }
 
     /// Sets the cached attributes.

@@ -7,7 +7,10 @@
 
 use core::slice;
 
-use crate::bindings;
+use crate::{
+    bindings,
+    flags::kind, //
+};
 
 /// How the current system call came to the object that it acts on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,9 +19,25 @@ pub enum Reach {
     PathStat,
     /// By a path; what is done with the object in the end says whether the path was right, and
     /// the kernel walks it once more when the answer is ESTALE.
-    Path,
+    Path(Takes),
     /// By an open file, or in a way that is not known.
     Other,
+}
+
+/// Types of objects for which the system call asks the file system at all; for others the kernel
+/// fails by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// All.
+    Any,
+    /// Symlinks.
+    Symlink,
+    /// Regular files.
+    Regular,
+    /// Directories.
+    Directory,
+    /// All but directories.
+    NoDirectory,
 }
 
 impl Reach {
@@ -27,14 +46,30 @@ impl Reach {
         // SAFETY: Looks at the current task only.
         match unsafe { bindings::qtfs_syscall_reach() } {
             bindings::qtfs_reach_QTFS_REACH_STAT => Self::PathStat,
-            bindings::qtfs_reach_QTFS_REACH_PATH => Self::Path,
+            bindings::qtfs_reach_QTFS_REACH_ANY => Self::Path(Takes::Any),
+            bindings::qtfs_reach_QTFS_REACH_SYMLINK => Self::Path(Takes::Symlink),
+            bindings::qtfs_reach_QTFS_REACH_REGULAR => Self::Path(Takes::Regular),
+            bindings::qtfs_reach_QTFS_REACH_DIRECTORY => Self::Path(Takes::Directory),
+            bindings::qtfs_reach_QTFS_REACH_NO_DIRECTORY => Self::Path(Takes::NoDirectory),
             _ => Self::Other,
         }
     }
 
-    /// Whether a path was walked and its last component may be taken on trust.
+    /// Whether a path was walked and what is done at its end verifies it.
     pub fn by_path(self) -> bool {
         self != Self::Other
+    }
+
+    /// Whether an object of type `mode` (`S_IF*`) at the end of the path may be taken on trust.
+    pub fn trusts(self, mode: u32) -> bool {
+        match self {
+            Self::PathStat | Self::Path(Takes::Any) => true,
+            Self::Path(Takes::Symlink) => mode == kind::SYMLINK,
+            Self::Path(Takes::Regular) => mode == kind::REGULAR,
+            Self::Path(Takes::Directory) => mode == kind::DIRECTORY,
+            Self::Path(Takes::NoDirectory) => mode != kind::DIRECTORY,
+            Self::Other => false,
+        }
     }
 }
 
@@ -48,6 +83,12 @@ pub fn current_id() -> usize {
 pub fn current_process() -> i32 {
     // SAFETY: The current task is alive.
     unsafe { (*bindings::qtfs_current()).tgid }
+}
+
+/// The largest file that the current process may make, in bytes (`RLIMIT_FSIZE` of getrlimit(2)).
+pub fn file_size_limit() -> u64 {
+    // SAFETY: Looks at the current task only.
+    (unsafe { bindings::qtfs_file_size_limit() }) as u64
 }
 
 /// The umask of the current process.
