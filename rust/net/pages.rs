@@ -156,6 +156,17 @@ impl Pages {
         Ok(out)
     }
 
+    /// Appends the bytes of `other`.
+    pub fn append(&mut self, mut other: Self) -> Result {
+        self.segments
+            .extend_from_slice(&other.segments, GFP_KERNEL)?;
+        self.len += other.len;
+        // INVARIANT: The references of `other` are those of this object from here on.
+        other.segments.clear();
+        other.len = 0;
+        Ok(())
+    }
+
     /// Keeps the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {

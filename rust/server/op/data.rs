@@ -39,9 +39,36 @@ pub(crate) fn read(ctx: &mut Context<'_>, r: &Read) -> Result<Reply> {
         direct: r.flags.has(ReadFlags::DIRECT),
     };
     let len = usize::try_from(r.len)?.min(ctx.session.max_data());
-    let data = read_pages(ctx, &file, r.offset, len, how)?;
+    let mut data = read_pages(ctx, &file, r.offset, len, how)?;
     let attr = ctx.attr_of_file(&file)?;
+    if file.is_cached() && !how.nowait {
+        let rest = attr.size.saturating_sub(r.offset);
+        let len = len.min(usize::try_from(rest).unwrap_or(usize::MAX));
+        read_rest(ctx, &file, r.offset, len, &mut data)?;
+    }
     ctx.reply_with(&ReadReply { attr }, data)
+}
+
+/// Reads on until there are `len` bytes or the file ends.
+///
+/// A read that was interrupted, or failed behind its first pages, returns what it had until then,
+/// but what is missing from an answer the client takes for the end of the file.
+fn read_rest(
+    ctx: &mut Context<'_>,
+    open: &OpenFile,
+    offset: u64,
+    len: usize,
+    data: &mut Pages,
+) -> Result {
+    while data.len() < len {
+        let at = offset.saturating_add(data.len() as u64);
+        let more = read_pages(ctx, open, at, len - data.len(), ReadHow::default())?;
+        if more.is_empty() {
+            break;
+        }
+        data.append(more)?;
+    }
+    Ok(())
 }
 
 /// Reads up to `len` bytes.
