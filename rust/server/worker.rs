@@ -135,7 +135,9 @@ impl Worker {
             dispatch::execute(server, self, &job)
         };
         if let Err(refusal) = &result {
-            if refusal.is_interrupt() && !job.is_cancelled() && task::has_signal() {
+            // A thread that is being killed can't reach its own memory any more either.
+            let interrupted = refusal.is_interrupt() || refusal.error() == EFAULT;
+            if interrupted && !job.is_cancelled() && task::has_signal() {
                 session.slots().lock().queue(job.clone_arc());
                 server.queue.push_front(job);
                 return Err(EINTR);

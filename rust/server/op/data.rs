@@ -16,15 +16,21 @@ use qtfs_proto::{
     ReadFlags,
     WriteFlags, //
 };
-use qtfs_vfs::local::file::{
-    ReadHow,
-    WriteHow, //
+use qtfs_vfs::local::{
+    file::{
+        ReadHow,
+        WriteHow, //
+    },
+    task, //
 };
 
 use crate::{
     dispatch::Context,
     file::OpenFile,
-    refusal::Result,
+    refusal::{
+        Refusal,
+        Result, //
+    },
     worker::Reply, //
 };
 
@@ -128,13 +134,47 @@ fn write_pages(ctx: &mut Context<'_>, open: &OpenFile, r: &Write) -> Result<(usi
             dsync: r.flags.has(WriteFlags::DSYNC),
             sync: r.flags.has(WriteFlags::SYNC),
         };
-        return Ok(file.write(r.offset, data, data.len(), how)?);
+        if open.is_cached() && !how.append {
+            return write_all(ctx, open, r, how);
+        }
+        return Ok(file.write(r.offset, data, 0, how)?);
     }
     let n = ctx
         .worker
         .window()?
         .write(file, r.offset, data, data.len())?;
     Ok((n, r.offset.saturating_add(n as u64)))
+}
+
+/// Writes on until all is written: a write that was interrupted, or for which there was no space,
+/// returns how much it wrote until then.
+///
+/// Written back pages have no other place once this is answered, so what is not written of them is
+/// an error. Other writers want to know how far it went, as from `write(2)`.
+fn write_all(ctx: &Context<'_>, open: &OpenFile, r: &Write, how: WriteHow) -> Result<(usize, u64)> {
+    let data = &ctx.job.data;
+    let (mut written, mut end) = (0, r.offset);
+    loop {
+        let failed = match open.file().write(end, data, written, how) {
+            Ok((n, at)) => {
+                (written, end) = (written + n, at);
+                if written >= data.len() {
+                    return Ok((written, end));
+                }
+                if n > 0 {
+                    continue;
+                }
+                Refusal::from(EIO)
+            }
+            Err(e) => e.into(),
+        };
+        // With a signal the request is executed anew and writes the same bytes to the same place.
+        let anew = failed.is_interrupt() && task::has_signal();
+        if written == 0 || anew || r.flags.has(WriteFlags::WRITEBACK) {
+            return Err(failed);
+        }
+        return Ok((written, end));
+    }
 }
 
 /// Puts written data on the disk.

@@ -298,16 +298,16 @@ impl File {
         Ok(sink.pages)
     }
 
-    /// Writes the first `len` bytes of `pages`; returns how many were written and where the last
-    /// of them ended.
+    /// Writes the bytes of `pages` from `start` on; returns how many were written and where the
+    /// last of them ended.
     pub fn write(
         &self,
         offset: u64,
         pages: &Pages,
-        len: usize,
+        start: usize,
         how: WriteHow,
     ) -> Result<(usize, u64)> {
-        let len = len.min(pages.len()).min(MAX_TRANSFER);
+        let len = pages.len().saturating_sub(start).min(MAX_TRANSFER);
         let mut pos = i64::try_from(offset).map_err(|_| EINVAL)?;
         let mut flags = 0;
         if how.sync {
@@ -320,9 +320,15 @@ impl File {
         } else if self.appends() {
             flags |= bindings::RWF_NOAPPEND;
         }
-        let segments = pages.segments();
+        let rest;
+        let segments = if start == 0 {
+            pages.segments()
+        } else {
+            rest = pages.range(start, pages.len())?;
+            &rest
+        };
         // SAFETY: The file is held; `Segment` is a transparent `bio_vec` and `pages` holds the
-        // pages of at least `len` bytes.
+        // pages of the segments, which have at least `len` bytes.
         let n = unsafe {
             bindings::qtfs_file_write_bvec(
                 self.as_ptr(),
