@@ -182,15 +182,52 @@ fn existing<'r>(
         let file = executable(ctx, path, how)?;
         return Ok(Outcome::Open(found, file));
     }
-    let file = match (dir, r.target.name.name()) {
-        // The kernel protects others' files in such directories from `O_CREAT`.
-        (Some(dir), Some(name)) if dir.path.is_sticky_shared() => {
-            let name = local::Name::new(name.bytes())?;
-            ctx.change_found(&found, |_| Ok(File::open_named(&dir.path, &name, how)?))?
-        }
-        _ if how.truncate => ctx.change_found(&found, |_| Ok(File::open(path, how)?))?,
-        _ => File::open(path, how)?,
+    // The kernel protects others' files in such directories from `O_CREAT`.
+    let sticky = dir.filter(|dir| dir.path.is_sticky_shared() && dir.writable().is_ok());
+    if let (Some(dir), Some(name)) = (sticky, r.target.name.name()) {
+        return protected(ctx, r, found, dir, name);
+    }
+    let file = if how.truncate {
+        ctx.change_found(&found, |_| Ok(File::open(path, how)?))?
+    } else {
+        File::open(path, how)?
     };
+    Ok(Outcome::Open(found, file))
+}
+
+/// Opens what was found by its name once more.
+///
+/// The name may lead to anything by now. What is no longer what was found is not for use, since
+/// nobody has looked at it: fails with [`EEXIST`].
+fn protected<'r>(
+    ctx: &mut Context<'_>,
+    r: &Open<'r>,
+    found: Found<'r>,
+    dir: &Found<'_>,
+    name: qtfs_proto::Name<'r>,
+) -> Result<Outcome<'r>> {
+    let how = how(r);
+    let mode = new_mode(&dir.path, r.mode, r.umask);
+    let local_name = local::Name::new(name.bytes())?;
+    let file = ctx.change_found(&found, |_| {
+        match File::open_named(&dir.path, &local_name, how, mode) {
+            // A symlink, a device without a driver, a FIFO without a reader.
+            Err(ELOOP | ENODEV | ENXIO) => Err(EEXIST.into()),
+            // The directory had nothing against it. The holder of the lease is waited for.
+            Err(EAGAIN) if !how.nonblock => Ok(File::open(&found.path, how)?),
+            file => Ok(file?),
+        }
+    })?;
+    if file.was_created() {
+        if !r.target.node.is_none() {
+            return Err(ESTALE.into());
+        }
+        let found = ctx.entry(dir, name, file.path())?;
+        return Ok(Outcome::Open(found, file));
+    }
+    if !file.path().same_object(&found.path) {
+        return Err(EEXIST.into());
+    }
     Ok(Outcome::Open(found, file))
 }
 

@@ -117,12 +117,15 @@ impl File {
         Self::open_raw(path, c"", how.flags(), 0)
     }
 
-    /// Opens what a name in a directory leads to, with `O_CREAT` but without making anything when
-    /// the name exists, so that directories that protect others' files can say no.
-    pub fn open_named(dir: &Path, name: &Name, how: How) -> Result<Self> {
+    /// Opens what a name in a directory leads to, or makes it, with `O_CREAT`, so that directories
+    /// that protect others' files can say no.
+    ///
+    /// Never waits for whatever the name leads to by now: fails with [`EAGAIN`] where a lease is
+    /// in the way, with [`ENXIO`] where a FIFO has no reader.
+    pub fn open_named(dir: &Path, name: &Name, how: How, mode: u16) -> Result<Self> {
         // CAST: All flags are low bits.
-        let flags = how.flags() | bindings::O_CREAT as c_int;
-        Self::open_raw(dir, name.as_c_str(), flags, 0)
+        let flags = how.flags() | (bindings::O_CREAT | bindings::O_NONBLOCK) as c_int;
+        Self::open_raw(dir, name.as_c_str(), flags, mode)
     }
 
     /// Makes and opens a file, in one step; fails with [`EEXIST`] when the name exists.
