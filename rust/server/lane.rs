@@ -120,6 +120,12 @@ impl Lane {
         self.outbox.close();
     }
 
+    /// Whether this side ended the connection. What the client sent by it until then can still be
+    /// received.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
     /// Says that the receiving thread is done.
     pub(crate) fn finish(&self) {
         self.close();

@@ -160,7 +160,8 @@ fn request(
             session.send(frame, Some(lane));
             return Ok(());
         }
-        Begin::Wait => return Ok(()),
+        Begin::Wait | Begin::Late => return Ok(()),
+        Begin::Gone => return Err(End::Lost(ENOTCONN)),
         Begin::Bad(what) => return Err(End::Bad(what)),
     }
     match request {

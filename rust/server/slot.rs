@@ -63,6 +63,10 @@ pub(crate) enum Begin {
     Answer(Arc<Frame>),
     /// It is being executed: the answer will come.
     Wait,
+    /// It comes late, the client has the answer: forget it.
+    Late,
+    /// Its connection was closed, and the client sends it again by another.
+    Gone,
     /// It is nonsense.
     Bad(&'static str),
 }
@@ -111,7 +115,14 @@ impl Slots {
     }
 
     /// Takes note of a request that came on `lane`.
+    ///
+    /// A connection that was replaced is closed before the new one is used, and the lock of the
+    /// slots orders that: nothing that is still in the old one's socket is executed after what came
+    /// by the new one.
     pub(crate) fn begin(&mut self, ticket: &Ticket, op: Op, lane: &Arc<Lane>) -> Begin {
+        if lane.is_closed() {
+            return Begin::Gone;
+        }
         let Some(slot) = self.get(ticket.slot) else {
             return Begin::Bad("slot out of range");
         };
@@ -135,6 +146,8 @@ impl Slots {
                     return Begin::Wait;
                 }
             }
+        } else if slot.is_past(ticket.seq) {
+            return Begin::Late;
         } else {
             return Begin::Bad("number out of order");
         }
@@ -198,6 +211,12 @@ impl Slots {
 }
 
 impl Slot {
+    /// Whether a number comes before that of the last request; numbers wrap.
+    fn is_past(&self, seq: u32) -> bool {
+        // CAST: Half of the numbers are before any other, the other half after it.
+        self.last.wrapping_sub(seq) as i32 > 0
+    }
+
     fn cancel(&mut self) -> Cancelled {
         match &self.state {
             State::Queued(job) => {

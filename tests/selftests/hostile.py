@@ -54,7 +54,7 @@ def mutated(t):
     survives(t, "mutated", "--count", "60", t.there("victim"))
 
 
-@case("numbers out of order, and requests that come again after a reconnect", who=[ROOT], needs="qtfs")
+@case("numbers of the past, of the future, and requests that come again after a reconnect", who=[ROOT], needs="qtfs")
 def replay(t):
     os.mkdir("target")
     survives(t, "replay", t.there("target"))

@@ -13,6 +13,7 @@ use crate::session::At;
 use crate::session::Outcome;
 use crate::session::Session;
 use crate::table;
+use anyhow::bail;
 use anyhow::ensure;
 use anyhow::Context;
 use anyhow::Result;
@@ -352,28 +353,45 @@ pub fn replay(server: Server, export: &str) -> Result<()> {
     let outcome = session.call(next, Op::Unlink, &Args::new(&words)?, &[])?;
     ensure!(outcome.word() == "ok", "UNLINK: {outcome}");
 
-    // Numbers that are neither the last nor the next one end the session.
-    for seq in [1, 4, 0, u32::MAX] {
-        let mut session = Session::open(server)?;
-        for _ in 0..2 {
-            session.ask("ping")?;
-        }
-        let outcome = session.call_body(
-            At {
-                seq: Some(seq),
-                ..At::default()
-            },
-            Op::Ping as u8,
-            &[],
-            &[],
-        )?;
-        ensure!(
-            outcome == Outcome::Closed,
-            "number {seq} after 2: {outcome}"
-        );
+    for (seq, expected) in [
+        (1, None),
+        (0, None),
+        (u32::MAX, None),
+        (4, Some(Outcome::Closed)),
+        (0x8000_0000, Some(Outcome::Closed)),
+    ] {
+        out_of_order(server, seq, expected)?;
     }
-    println!("replay: numbers that are out of order end the session");
+    println!("replay: numbers of the past are ignored, those of the future end the session");
     alive(server)
+}
+
+/// Sends a number behind 2; nothing is `expected` when it has to be ignored.
+fn out_of_order(server: Server, seq: u32, expected: Option<Outcome>) -> Result<()> {
+    let mut session = Session::open(server)?;
+    for _ in 0..2 {
+        session.ask("ping")?;
+    }
+    let at = |seq| At {
+        seq: Some(seq),
+        ..At::default()
+    };
+    let (op, next) = (Op::Ping as u8, 3);
+    if let Some(expected) = expected {
+        let outcome = session.call_body(at(seq), op, &[], &[])?;
+        ensure!(outcome == expected, "number {seq} after 2: {outcome}");
+        return Ok(());
+    }
+    session.send(at(seq), op, &[], &[])?;
+    let outcome = session.call_body(at(next), op, &[], &[])?;
+    ensure!(
+        outcome.word() == "ok",
+        "number {next} after 2 and {seq}: {outcome}"
+    );
+    if let conn::Received::Frame(frame) = session.lane(0)?.receive_within(PAUSE) {
+        bail!("number {seq} after 2 was answered: {:?}", frame.header);
+    }
+    Ok(())
 }
 
 /// A client that sends a byte now and then is served all the same.

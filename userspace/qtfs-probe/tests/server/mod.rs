@@ -100,6 +100,8 @@ fn serve(stream: &mut TcpStream, state: &Mutex<State>, faults: Faults) -> Option
                     let slot = (header.seq, reply.clone());
                     state.sessions.get_mut(&id)?.insert(header.slot, slot);
                     reply
+                } else if seq.wrapping_sub(header.seq) as i32 > 0 {
+                    continue;
                 } else {
                     return None;
                 }
