@@ -93,6 +93,11 @@ impl Policy {
         self.exports.iter().any(is_below)
     }
 
+    /// Whether `path` is an exported directory itself.
+    pub(crate) fn has_at(&self, path: &[u8]) -> bool {
+        self.exports.iter().any(|export| *export.path == *path)
+    }
+
     /// Which policy it is.
     pub(crate) fn number(&self) -> u64 {
         self.number

@@ -91,7 +91,8 @@ def read_only(t):
 @case("the longest prefix wins: a writable directory in a read-only one, and the other way round", who=[ROOT], needs="qtfs")
 def nested(t):
     host.os.makedirs("/data/more/ro/rw", exist_ok=True)
-    host.server.start((("/data/export", "rw"), ("/data/more", "rw"), ("/data/more/ro", "ro"), ("/data/more/ro/rw", "rw")))
+    host.os.makedirs("/data/more/own", exist_ok=True)
+    host.server.start((("/data/export", "rw"), ("/data/more", "rw"), ("/data/more/ro", "ro"), ("/data/more/ro/rw", "rw"), ("/data/more/own", "rw")))
     try:
         with mounted("/data/more"):
             files.write("f")
@@ -99,6 +100,15 @@ def nested(t):
             files.write("ro/rw/f")
             fails((EROFS, EXDEV), os.rename, "f", "ro/f")
             fails((EROFS, EXDEV), os.link, "f", "ro/f")
+            os.mkdir("d")
+            # What has a rule of its own is not replaced, exchanged or moved away.
+            fails(EROFS, os.rename, "d", "ro")
+            fails(EACCES, os.rename, "d", "own")
+            fails(EACCES, os.rename, "own", "elsewhere")
+            fails(EACCES, syscalls.rename2, "d", "own", 2)
+            eq(sorted(os.listdir(".")), ["d", "f", "own", "ro"])
+            os.rename("d", "own/d")
+            os.rmdir("own/d")
             os.unlink("f")
             os.unlink("ro/rw/f")
     finally:

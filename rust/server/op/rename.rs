@@ -57,13 +57,32 @@ pub(crate) fn unlink(ctx: &mut Context<'_>, r: &Unlink<'_>) -> Result<Reply> {
 /// the policy has for it.
 fn may_move(ctx: &Context<'_>, found: &Found<'_>) -> Result {
     found.writable()?;
-    if ctx.policy.has_below(&found.text) {
-        return Err(Refusal::new(
-            EACCES,
-            fmt!("HOST exports a directory below it by itself, so it cannot be renamed"),
-        ));
+    may_leave(ctx, &found.text)
+}
+
+/// Fails when the policy names what is at a path, or something below it, so that the object there
+/// must stay.
+fn may_leave(ctx: &Context<'_>, text: &[u8]) -> Result {
+    let what = if ctx.policy.has_at(text) {
+        "it"
+    } else if ctx.policy.has_below(text) {
+        "a directory below it"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(
+        EACCES,
+        fmt!("HOST exports {what} by itself, so it cannot be renamed or replaced"),
+    ))
+}
+
+/// Fails when an object may not come to be at a path: the policy has a rule of its own there, and
+/// what is there by now, if anything, is what the rule is about.
+fn may_come(ctx: &Context<'_>, text: &[u8]) -> Result {
+    if ctx.rule(text)?.read_only {
+        return Err(EROFS.into());
     }
-    Ok(())
+    may_leave(ctx, text)
 }
 
 /// Renames or exchanges.
@@ -86,6 +105,7 @@ pub(crate) fn rename(ctx: &mut Context<'_>, r: &Rename<'_>) -> Result<Reply> {
         may_move(ctx, &found)?;
         Some(found)
     } else {
+        may_come(ctx, &join(&new_dir.text, r.new_name.bytes())?)?;
         None
     };
     ctx.change_found(&moved, |_| {
