@@ -153,30 +153,40 @@ fn request(
         slot: header.slot,
         seq: header.seq,
     };
-    let begin = session.slots().lock().begin(&ticket, op, lane);
-    match begin {
-        Begin::Execute => {}
-        Begin::Answer(frame) => {
-            session.send(frame, Some(lane));
-            return Ok(());
+    if op == Op::Ping || op == Op::Credential {
+        if begin(session, &ticket, op, lane)? {
+            let result = match &request {
+                Request::Credential(credential) => register(session, credential),
+                _ => Ok(()),
+            };
+            answer(session, &ticket, result);
         }
-        Begin::Wait | Begin::Late => return Ok(()),
+        return Ok(());
+    }
+    // What can fail comes first: a request that was begun is answered.
+    let job = Job::new(session.clone(), ticket, op, header.cred, body, data)?;
+    if begin(session, &ticket, op, lane)? {
+        session.queue(&server.queue, job, false);
+    }
+    Ok(())
+}
+
+/// Takes note of a request; says whether to execute it.
+fn begin(
+    session: &Session,
+    ticket: &Ticket,
+    op: Op,
+    lane: &Arc<Lane>,
+) -> core::result::Result<bool, End> {
+    let begin = session.slots().lock().begin(ticket, op, lane);
+    match begin {
+        Begin::Execute => return Ok(true),
+        Begin::Answer(frame) => session.send(frame, Some(lane)),
+        Begin::Wait | Begin::Late => {}
         Begin::Gone => return Err(End::Lost(ENOTCONN)),
         Begin::Bad(what) => return Err(End::Bad(what)),
     }
-    match request {
-        Request::Ping(_) => answer(session, &ticket, Ok(())),
-        Request::Credential(credential) => {
-            let result = register(session, &credential);
-            answer(session, &ticket, result);
-        }
-        _ => {
-            let job = Job::new(session.clone(), ticket, op, header.cred, body, data)?;
-            session.slots().lock().queue(job.clone_arc());
-            server.queue.push(job);
-        }
-    }
-    Ok(())
+    Ok(false)
 }
 
 /// Answers a request that needs no worker and whose reply has no fields.

@@ -6,7 +6,9 @@
 //! lost connections nor a restart of engine end it. Its parts have locks of their own.
 
 use kernel::{
-    fmt, new_mutex,
+    fmt,
+    list::ListArc,
+    new_mutex,
     prelude::*,
     str::BStr,
     sync::{
@@ -185,6 +187,22 @@ impl Session {
                 return;
             }
             at += 1;
+        }
+    }
+
+    /// Puts a request into the queue: at its end, or in front when it was begun before.
+    pub(crate) fn queue(&self, queue: &Queue, job: ListArc<Job>, begun: bool) {
+        let queued = job.clone_arc();
+        self.slots.lock().queue(queued.clone());
+        if begun {
+            queue.push_front(job);
+        } else {
+            queue.push(job);
+        }
+        // The end of the session takes its requests out of the queue, and may have done so before
+        // this one was in it.
+        if self.is_ended() && queue.remove(&queued).is_some() {
+            self.slots.lock().finish(&queued.ticket, None);
         }
     }
 

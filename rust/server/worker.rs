@@ -138,8 +138,7 @@ impl Worker {
             // A thread that is being killed can't reach its own memory any more either.
             let interrupted = refusal.is_interrupt() || refusal.error() == EFAULT;
             if interrupted && !job.is_cancelled() && task::has_signal() {
-                session.slots().lock().queue(job.clone_arc());
-                server.queue.push_front(job);
+                session.queue(&server.queue, job, true);
                 return Err(EINTR);
             }
             log_debug!("{session}: {} {:?}\n", job.op.name(), refusal.error());
