@@ -57,12 +57,65 @@ pub(crate) struct OpenFile {
     /// Held by whoever lists the directory: the position in it belongs to the open file.
     #[pin]
     pub(crate) listing: Mutex<()>,
-    /// Owners that may have locks on it, and their numbers.
+    /// Owners that may have locks on it.
     #[pin]
-    owners: Mutex<KVec<(u64, Arc<Owner>)>>,
+    owners: Mutex<KVec<Holder>>,
+    /// Files that the client has released, of the same object. An owner of this one took locks
+    /// through them that it has not released, and the kernel's locks refer to files.
+    #[pin]
+    kept: Mutex<KVec<Arc<OpenFile>>>,
     /// Its contents are kept in the page cache.
     cached: bool,
     file: File,
+}
+
+/// An owner that may have locks on an open file.
+struct Holder {
+    number: u64,
+    owner: Arc<Owner>,
+    /// It took locks and has not released all.
+    holds: bool,
+    /// How many locks it took.
+    taken: u64,
+    /// Requests about its locks that are being executed.
+    busy: u32,
+}
+
+/// A request about the locks of an owner on an open file, until it is dropped.
+pub(crate) struct Locking<'a> {
+    open: &'a OpenFile,
+    number: u64,
+    pub(crate) owner: Arc<Owner>,
+    /// How many locks the owner had taken when the request began.
+    before: u64,
+}
+
+impl Locking<'_> {
+    /// The owner took a lock.
+    pub(crate) fn took(&self) {
+        self.open.with_holder(self.number, |holder| {
+            holder.holds = true;
+            holder.taken += 1;
+        });
+    }
+
+    /// The owner released all its locks on the object.
+    pub(crate) fn released_all(&self) {
+        self.open.with_holder(self.number, |holder| {
+            // A lock that was taken meanwhile may have come later.
+            if holder.taken == self.before {
+                holder.holds = false;
+            }
+        });
+    }
+}
+
+impl Drop for Locking<'_> {
+    fn drop(&mut self) {
+        self.open
+            .with_holder(self.number, |holder| holder.busy -= 1);
+        self.open.forget_idle_owners();
+    }
 }
 
 /// What a policy says of an open file.
@@ -98,6 +151,7 @@ impl OpenFile {
                 checked <- new_mutex!(checked),
                 listing <- new_mutex!(()),
                 owners <- new_mutex!(KVec::new()),
+                kept <- new_mutex!(KVec::new()),
                 cached,
                 file,
             }),
@@ -145,25 +199,102 @@ impl OpenFile {
         }
     }
 
-    /// The owner with a number, who is about to lock.
-    pub(crate) fn owner(&self, number: u64) -> Result<Arc<Owner>> {
+    /// Begins a request about the locks of the owner with a number.
+    pub(crate) fn locking(&self, number: u64) -> Result<Locking<'_>> {
         let mut owners = self.owners.lock();
-        if let Some((_, owner)) = owners.iter().find(|(n, _)| *n == number) {
-            return Ok(owner.clone());
-        }
-        owners.reserve(1, GFP_KERNEL)?;
-        let owner = self.session.owners.take(number)?;
-        // There is room.
-        let _ = owners.push_within_capacity((number, owner.clone()));
-        Ok(owner)
+        let at = owners.iter().position(|holder| holder.number == number);
+        let at = match at {
+            Some(at) => at,
+            None => {
+                owners.reserve(1, GFP_KERNEL)?;
+                let holder = Holder {
+                    number,
+                    owner: self.session.owners.take(number)?,
+                    holds: false,
+                    taken: 0,
+                    busy: 0,
+                };
+                // There is room.
+                let _ = owners.push_within_capacity(holder);
+                owners.len() - 1
+            }
+        };
+        let holder = owners.get_mut(at).ok_or(EIO)?;
+        holder.busy += 1;
+        Ok(Locking {
+            open: self,
+            number,
+            owner: holder.owner.clone(),
+            before: holder.taken,
+        })
     }
 
-    /// Forgets an owner that has released all its locks on the file.
-    pub(crate) fn forget_owner(&self, number: u64) {
+    fn with_holder(&self, number: u64, f: impl FnOnce(&mut Holder)) {
         let mut owners = self.owners.lock();
-        let at = owners.iter().position(|(n, _)| *n == number);
-        if let Some(Ok(_)) = at.map(|at| owners.remove(at)) {
-            self.session.owners.put(number);
+        if let Some(holder) = owners.iter_mut().find(|holder| holder.number == number) {
+            f(holder);
+        }
+    }
+
+    /// Forgets owners that have no locks on the file.
+    fn forget_idle_owners(&self) {
+        self.owners.lock().retain(|holder| {
+            let keep = holder.holds || holder.busy > 0;
+            if !keep {
+                self.session.owners.put(holder.number);
+            }
+            keep
+        });
+    }
+
+    /// Whether the owner with a number may have locks on the file.
+    fn is_held_by(&self, number: u64) -> bool {
+        let owners = self.owners.lock();
+        owners.iter().any(|holder| holder.number == number)
+    }
+
+    /// The client has released the file, one of several that it had open of the object.
+    ///
+    /// Closing it releases the locks of its owners, on the object and not only those that were
+    /// taken through this file. So it stays open as long as another file that the same owner took
+    /// locks through.
+    pub(crate) fn leave_locks(self: &Arc<Self>) {
+        let numbers = {
+            let owners = self.owners.lock();
+            let mut numbers = KVec::new();
+            for holder in owners.iter().filter(|holder| holder.holds) {
+                if numbers.push(holder.number, GFP_KERNEL).is_err() {
+                    break;
+                }
+            }
+            numbers
+        };
+        for number in numbers.iter().copied() {
+            let other = self
+                .session
+                .nodes
+                .files(self.node.id)
+                .iter()
+                .filter_map(|id| self.session.files.get(*id).ok())
+                .find(|other| !Arc::ptr_eq(other, self) && other.is_held_by(number));
+            let left = other.is_some_and(|other| {
+                let mut kept = other.kept.lock();
+                kept.push(self.clone(), GFP_KERNEL).is_ok()
+            });
+            let Ok(locking) = self.locking(number) else {
+                continue;
+            };
+            if left {
+                // These the kernel would release with the file.
+                let _ = lock::release_flock(&self.file, &locking.owner);
+            } else {
+                lock::release_all(&self.file, &locking.owner);
+                locking.released_all();
+            }
+        }
+        let kept = core::mem::replace(&mut *self.kept.lock(), KVec::new());
+        for file in kept.iter() {
+            file.leave_locks();
         }
     }
 }
@@ -175,9 +306,9 @@ impl PinnedDrop for OpenFile {
             self.node.writers.fetch_sub(1, Relaxed);
         }
         let owners = core::mem::replace(&mut *self.owners.lock(), KVec::new());
-        for (number, owner) in owners.iter() {
-            lock::release_all(&self.file, owner);
-            self.session.owners.put(*number);
+        for holder in owners.iter() {
+            lock::release_all(&self.file, &holder.owner);
+            self.session.owners.put(holder.number);
         }
     }
 }

@@ -246,6 +246,16 @@ impl Nodes {
         inner.by_id.get(&id.0)?.files.first().copied()
     }
 
+    /// The open files of a node; none of them when there is no memory for the list.
+    pub(crate) fn files(&self, id: NodeId) -> KVec<FileId> {
+        let inner = self.inner.lock();
+        let mut files = KVec::new();
+        if let Some(record) = inner.by_id.get(&id.0) {
+            let _ = files.extend_from_slice(&record.files, GFP_KERNEL);
+        }
+        files
+    }
+
     /// The directories that ATTACH named.
     pub(crate) fn roots(&self) -> Result<KVec<NodeId>> {
         let inner = self.inner.lock();

@@ -4,6 +4,7 @@
 import fcntl
 import os
 import signal
+import time
 from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINTR, EINVAL
 from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 
@@ -213,6 +214,24 @@ def posix_close(t):
     os.close(os.open("f", os.O_RDONLY))
     eq(host.syscalls.try_lock(t.there("f"), F_WRLCK), True)
     os.close(fd)
+
+
+@case("ranges: the end of an open file that the process has closed before leaves its locks alone")
+def posix_other_file(t):
+    one, two = opened(), opened()
+    lock(two, F_WRLCK, 0, 5)
+    lock(one, F_UNLCK)
+    test_lock(two, F_WRLCK)
+    child = spawn(signal.pause)
+    os.close(two)
+    lock(one, F_WRLCK, 0, 5)
+    child.kill()
+    true(child.finished(10), "dead")
+    for _ in range(20):
+        eq(host.syscalls.try_lock(t.there("f"), F_WRLCK), False)
+        time.sleep(0.05)
+    os.close(one)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK), True)
 
 
 @case("ranges: the death of a process releases its locks, by SIGKILL too")

@@ -80,6 +80,7 @@ pub(crate) fn attach(ctx: &mut Context<'_>, r: &Attach<'_>) -> Result<Reply> {
 pub(crate) fn release(ctx: &mut Context<'_>, r: &Release<'_>) -> Result<Reply> {
     for id in r.files.iter() {
         if let Some(file) = ctx.session.files.remove(id) {
+            file.leave_locks();
             ctx.session.nodes.closed(file.node.id, id);
             // The last reference closes it: here, or where a request still uses it.
             drop(file);

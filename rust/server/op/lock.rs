@@ -59,11 +59,15 @@ pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Reply> {
         wait: r.flags.has(LockFlags::WAIT),
         class: class(r.flags),
     };
-    let owner = open.owner(r.owner)?;
-    lock::apply(open.file(), &owner, &request)?;
+    let locking = open.locking(r.owner)?;
+    lock::apply(open.file(), &locking.owner, &request)?;
     let all = r.start == 0 && i64::try_from(r.end).map_or(true, |end| end == i64::MAX);
-    if request.kind == Kind::Unlock && all {
-        open.forget_owner(r.owner);
+    match request.kind {
+        // The kernel releases them with the file.
+        _ if request.class == Class::Flock => {}
+        Kind::Unlock if all => locking.released_all(),
+        Kind::Unlock => {}
+        Kind::Read | Kind::Write => locking.took(),
     }
     ctx.reply(&LockReply {})
 }
@@ -82,8 +86,8 @@ pub(crate) fn test(ctx: &mut Context<'_>, r: &Testlock) -> Result<Reply> {
     if request.class == Class::Flock || request.kind == Kind::Unlock {
         return Err(EINVAL.into());
     }
-    let owner = open.owner(r.owner)?;
-    let conflict = lock::test(open.file(), &owner, &request)?;
+    let locking = open.locking(r.owner)?;
+    let conflict = lock::test(open.file(), &locking.owner, &request)?;
     let kind = match conflict.kind {
         Kind::Read => LockType::Read,
         Kind::Write => LockType::Write,

@@ -197,6 +197,19 @@ pub fn test(file: &File, owner: &Owner, request: &Request) -> Result<Conflict> {
     })
 }
 
+/// Releases the lock that belongs to an open file as a whole; `owner` is anybody.
+pub fn release_flock(file: &File, owner: &Owner) -> Result {
+    let request = Request {
+        kind: Kind::Unlock,
+        start: 0,
+        end: u64::MAX,
+        pid: 0,
+        wait: false,
+        class: Class::Flock,
+    };
+    apply(file, owner, &request)
+}
+
 /// Releases all locks of ranges that `owner` holds on the object that `file` is open on.
 pub fn release_all(file: &File, owner: &Owner) {
     // SAFETY: The file is held; the owner is compared only.
