@@ -7,7 +7,10 @@ use kernel::{
     str::BStr,
     sync::Arc, //
 };
-use qtfs_net::Pages;
+use qtfs_net::{
+    Frame,
+    Pages, //
+};
 use qtfs_proto::{
     message::{
         Hello,
@@ -84,17 +87,13 @@ pub(crate) fn receive(
             hello.version_min,
             hello.version_max
         );
-        send(lane, &ticket, &greeting(0, None))?;
+        lane.send(greeting(&ticket, 0, None)?)?;
         return Err(End::Bad("no common version"));
     }
-    match join(server, lane, &hello) {
-        Ok(session) => {
-            if let Err(e) = send(lane, &ticket, &greeting(version, Some(&session))) {
-                session.remove_lane(lane);
-                return Err(e);
-            }
-            Ok(session)
-        }
+    match join(server, lane, &hello, |session| {
+        greeting(&ticket, version, Some(session))
+    }) {
+        Ok(session) => Ok(session),
         Err(refusal) => {
             let stranger = printable(hello.client.bytes());
             let (error, text) = (refusal.error(), BStr::from_bytes(refusal.text()));
@@ -125,11 +124,12 @@ fn common_version(hello: &Hello<'_>) -> u16 {
     version
 }
 
-/// Finds or makes the session and adds the lane to it.
+/// Finds or makes the session, adds the lane to it, and greets; nothing is sent when it fails.
 fn join(
     server: &Arc<Server>,
     lane: &Arc<Lane>,
     hello: &Hello<'_>,
+    greeting: impl Fn(&Session) -> Result<Arc<Frame>>,
 ) -> core::result::Result<Arc<Session>, Refusal> {
     if hello.lane >= MAX_LANES {
         return Err(Refusal::new(
@@ -146,13 +146,18 @@ fn join(
     }
     lane.set_number(hello.lane);
     if let Some(session) = server.sessions.find(&hello.session) {
-        if session.add_lane(lane).is_ok() {
-            log_info!(
-                "{session}: lane {} is connected from {}\n",
-                hello.lane,
-                lane.peer()
-            );
-            return Ok(session);
+        match session.add_lane(lane, greeting(&session)?) {
+            // It has just ended.
+            Err(ESTALE) => {}
+            result => {
+                result?;
+                log_info!(
+                    "{session}: lane {} is connected from {}\n",
+                    hello.lane,
+                    lane.peer()
+                );
+                return Ok(session);
+            }
         }
     }
     if hello.lane != 0 {
@@ -173,14 +178,19 @@ fn join(
         max_data,
         hello.slots,
     )?;
-    session.add_lane(lane)?;
+    let greeting = greeting(&session)?;
     server.sessions.insert(&session, &server.queue)?;
+    if let Err(e) = session.add_lane(lane, greeting) {
+        server.sessions.end(&session, &server.queue);
+        return Err(e.into());
+    }
     log_info!("{session}: begins, from {}\n", lane.peer());
     Ok(session)
 }
 
-fn greeting(version: u16, session: Option<&Session>) -> HelloReply {
-    HelloReply {
+/// The answer to HELLO: the session, or that there is none because of the versions.
+fn greeting(ticket: &Ticket, version: u16, session: Option<&Session>) -> Result<Arc<Frame>> {
+    let greeting = HelloReply {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
         version,
@@ -190,15 +200,11 @@ fn greeting(version: u16, session: Option<&Session>) -> HelloReply {
         slots: session.map_or(0, Session::credits),
         session: session.map_or([0; 16], |s| *s.id()),
         ttl: sessions::TTL_MS as u32,
-    }
-}
-
-fn send(lane: &Lane, ticket: &Ticket, greeting: &HelloReply) -> core::result::Result<(), End> {
+    };
     let mut body = [0; 64];
     let mut writer = Writer::new(&mut body);
-    greeting.encode(&mut writer)?;
+    greeting.encode(&mut writer).map_err(|_| EMSGSIZE)?;
     let len = writer.len();
     let body = body.get(..len).ok_or(EIO)?;
-    let frame = reply::success(ticket, greeting.slots, body, Pages::new())?;
-    Ok(lane.send(frame)?)
+    reply::success(ticket, greeting.slots, body, Pages::new())
 }

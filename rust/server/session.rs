@@ -136,10 +136,11 @@ impl Session {
         self.lanes.lock().alone_ms
     }
 
-    /// Adds a connection, in the place of an old one of the same number.
+    /// Adds a connection, in the place of an old one of the same number, and answers its HELLO with
+    /// `greeting`, before anything else can be sent by it.
     ///
     /// Fails with [`ESTALE`] when the session has ended.
-    pub(crate) fn add_lane(&self, lane: &Arc<Lane>) -> Result {
+    pub(crate) fn add_lane(&self, lane: &Arc<Lane>, greeting: Arc<Frame>) -> Result {
         let mut lanes = self.lanes.lock();
         if lanes.ended {
             return Err(ESTALE);
@@ -154,8 +155,11 @@ impl Session {
         if lanes.list.len() >= usize::from(MAX_LANES) {
             return Err(EUSERS);
         }
+        lanes.list.reserve(1, GFP_KERNEL)?;
         lane.set_credits(self.credits);
-        lanes.list.push(lane.clone(), GFP_KERNEL)?;
+        lane.send(greeting)?;
+        // There is room.
+        let _ = lanes.list.push_within_capacity(lane.clone());
         lanes.alone_ms = None;
         Ok(())
     }
