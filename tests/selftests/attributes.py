@@ -196,6 +196,9 @@ def times_that_change(t):
     eq(changed(lambda: os.link("f", "g")), (False, True), "link")
     eq(changed(lambda: os.unlink("g")), (False, True), "unlink")
     eq(changed(lambda: os.truncate("f", 1)), (True, True), "truncate")
+    fd = os.open("f", os.O_WRONLY)
+    eq(changed(lambda: os.ftruncate(fd, 1)), (True, True), "ftruncate to the same size")
+    os.close(fd)
     eq(changed(lambda: os.rename("f", "h") or os.rename("h", "f")), (False, True), "rename")
 
 

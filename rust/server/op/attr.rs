@@ -97,7 +97,7 @@ fn apply(
         return Err(EINVAL.into());
     }
     if has(SetattrValid::SIZE) {
-        // `truncate` sets the times by itself; what it sets them to is now.
+        // This sets the times that become now.
         change::size(path, file, r.size, has(SetattrValid::OPEN), change)?;
         change.kill_suid = false;
         change.kill_sgid = false;

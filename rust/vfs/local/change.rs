@@ -173,7 +173,8 @@ impl Drop for Writing<'_> {
 
 /// Sets the size of a file, as `truncate(2)`, or as `ftruncate(2)` when it is open as `file`.
 ///
-/// `open` says that it is part of `open(O_TRUNC)`; the times and bits of `change` go with it.
+/// `open` says that it is part of `open(O_TRUNC)`; the bits of `change` go with it, and the time of
+/// modification when it becomes now.
 pub fn size(path: &Path, file: Option<&File>, size: u64, open: bool, change: Change) -> Result {
     let size = i64::try_from(size).map_err(|_| EFBIG)?;
     match path.kind() {
@@ -212,7 +213,11 @@ pub fn size(path: &Path, file: Option<&File>, size: u64, open: bool, change: Cha
         attr.ia_file = file.as_ptr();
     }
     if open {
-        attr.ia_valid |= bindings::ATTR_OPEN | bindings::ATTR_MTIME | bindings::ATTR_CTIME;
+        attr.ia_valid |= bindings::ATTR_OPEN;
+    }
+    // `truncate(2)` leaves the time to the file system, which sets it when the size changes.
+    if open || matches!(change.mtime, SetTime::Now) {
+        attr.ia_valid |= bindings::ATTR_MTIME | bindings::ATTR_CTIME;
     }
     with_delegations(|delegation| notify(path, attr, delegation))
 }
