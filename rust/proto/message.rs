@@ -363,8 +363,8 @@ messages! {
         attr: Attr,
     }
 
-    /// Puts written data on HOST's disk.
-    14 FSYNC Fsync => FsyncReply, again
+    /// Puts written data on HOST's disk. An error is told once, so a second attempt would succeed.
+    14 FSYNC Fsync => FsyncReply, once
     {
         /// The open file.
         file: FileId,
@@ -714,8 +714,8 @@ messages! {
     }
     {}
 
-    /// Puts the whole file system on HOST's disk.
-    35 SYNCFS Syncfs => SyncfsReply, again
+    /// Puts the whole file system on HOST's disk. As with FSYNC an error is told once.
+    35 SYNCFS Syncfs => SyncfsReply, once
     {
         /// An object on it.
         node: NodeId,

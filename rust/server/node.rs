@@ -29,6 +29,7 @@ use qtfs_proto::{
 };
 use qtfs_vfs::local::{
     identity::Handle,
+    path::WriteErrors,
     Identity,
     Path, //
 };
@@ -60,6 +61,9 @@ pub(crate) struct Node {
     pub(crate) handle: Option<Handle>,
     /// Open files of the session that write to it.
     pub(crate) writers: Atomic<i32>,
+    /// What SYNCFS was told of the file system that the object was on when the client got to know
+    /// it.
+    pub(crate) write_errors: WriteErrors,
     /// When cached contents are good.
     #[pin]
     pub(crate) version: Version,
@@ -121,7 +125,8 @@ impl Nodes {
         let mut copy = KVVec::with_capacity(text.len(), GFP_KERNEL)?;
         copy.extend_from_slice(text, GFP_KERNEL)?;
         inner.roots.reserve(1, GFP_KERNEL)?;
-        let node = inner.insert(path.identity(), None, Place::Root(copy))?;
+        let place = Place::Root(copy);
+        let node = inner.insert(path.identity(), path.write_errors(), None, place)?;
         // There is room.
         let _ = inner.roots.push_within_capacity(node.id);
         Ok(node)
@@ -147,7 +152,7 @@ impl Nodes {
         if !parent {
             return Err(ESTALE.into());
         }
-        let node = inner.insert(identity, handle, place)?;
+        let node = inner.insert(identity, path.write_errors(), handle, place)?;
         inner.name(&node)?;
         if let Some(parent) = inner.by_id.get_mut(&dir.0) {
             parent.children += 1;
@@ -172,7 +177,7 @@ impl Nodes {
                 return Ok(record.node.clone());
             }
         }
-        let node = inner.insert(identity, handle, Place::Lost)?;
+        let node = inner.insert(identity, path.write_errors(), handle, Place::Lost)?;
         inner.name(&node)?;
         Ok(node)
     }

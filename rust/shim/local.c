@@ -107,12 +107,22 @@ void qtfs_do_delayed_call(struct delayed_call *call)
 	do_delayed_call(call);
 }
 
-/* As syncfs(2). */
-void qtfs_sync_super(struct super_block *sb, int *error)
+/* As syncfs(2), for which @since would be the open file's. */
+int qtfs_sync_super(struct super_block *sb, errseq_t *since)
 {
+	int ret, late;
+
 	down_read(&sb->s_umount);
-	*error = sync_filesystem(sb);
+	ret = sync_filesystem(sb);
 	up_read(&sb->s_umount);
+	late = errseq_check_and_advance(&sb->s_wb_err, since);
+	return ret ? ret : late;
+}
+
+/* As open(2): the errors of writing back that nobody was told of are news. */
+errseq_t qtfs_super_errors(struct super_block *sb)
+{
+	return errseq_sample(&sb->s_wb_err);
 }
 
 void qtfs_posix_acl_release(struct posix_acl *acl)

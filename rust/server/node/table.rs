@@ -17,6 +17,7 @@ use qtfs_proto::{
 use qtfs_vfs::local::{
     device,
     identity::Handle,
+    path::WriteErrors,
     Identity, //
 };
 
@@ -114,6 +115,7 @@ impl Inner {
     pub(super) fn insert(
         &mut self,
         identity: Identity,
+        write_errors: WriteErrors,
         handle: Option<Handle>,
         place: Place,
     ) -> Result<Arc<Node>> {
@@ -134,6 +136,7 @@ impl Inner {
                 identity,
                 handle,
                 writers: Atomic::<i32>::new(0),
+                write_errors,
                 version <- Version::new(first),
             }),
             GFP_KERNEL,

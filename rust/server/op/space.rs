@@ -116,6 +116,13 @@ pub(crate) fn statfs(ctx: &mut Context<'_>, r: &Statfs<'_>) -> Result<Reply> {
 /// Puts a whole file system on the disk.
 pub(crate) fn syncfs(ctx: &mut Context<'_>, r: &Syncfs) -> Result<Reply> {
     let found = ctx.by_identity(r.node)?;
-    found.path.sync_file_system()?;
+    let node = ctx.session.nodes.get(r.node)?;
+    let path = &found.path;
+    if path.identity().same_file_system(&node.identity) {
+        path.sync_file_system(&node.write_errors)?;
+    } else {
+        // Another one was mounted there meanwhile.
+        path.sync_file_system(&path.write_errors())?;
+    }
     ctx.reply(&SyncfsReply {})
 }

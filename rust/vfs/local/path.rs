@@ -10,7 +10,11 @@ use core::{
 };
 use kernel::{
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
 };
 use qtfs_bindings as bindings;
 
@@ -305,14 +309,28 @@ impl Path {
         unsafe { bindings::touch_atime(self.as_raw()) };
     }
 
-    /// Writes all that is dirty of the object's file system, as `syncfs(2)`.
-    pub fn sync_file_system(&self) -> Result {
-        let mut error = 0;
+    /// The errors so far of writing back data of the object's file system.
+    pub fn write_errors(&self) -> WriteErrors {
         // SAFETY: The file system is held.
-        unsafe { bindings::qtfs_sync_super(self.super_block(), &mut error) };
-        to_result(error)
+        let errors = unsafe { bindings::qtfs_super_errors(self.super_block()) };
+        WriteErrors(Atomic::<u32>::new(errors))
+    }
+
+    /// Writes all that is dirty of the object's file system, as `syncfs(2)`.
+    ///
+    /// Fails also when data could not be written back since `seen`, which becomes what there is
+    /// now. Several who ask at the same moment may all be told.
+    pub fn sync_file_system(&self, seen: &WriteErrors) -> Result {
+        let mut errors = seen.0.load(Relaxed);
+        // SAFETY: The file system is held, `errors` is valid.
+        let ret = unsafe { bindings::qtfs_sync_super(self.super_block(), &mut errors) };
+        seen.0.store(errors, Relaxed);
+        to_result(ret)
     }
 }
+
+/// Which errors of writing back data of a file system somebody has been told of: `errseq_t`.
+pub struct WriteErrors(Atomic<u32>);
 
 impl Clone for Path {
     fn clone(&self) -> Self {
