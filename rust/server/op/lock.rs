@@ -3,9 +3,16 @@
 //! LOCK and TESTLOCK: locks that hold against HOST's processes and other clients.
 //!
 //! A wait holds a thread of engine, which starts another when the last one is taken, and ends when
-//! the client cancels the request: its thread then sees a signal that is none.
+//! the client cancels the request: its thread then sees a signal that is none. Engine has only so
+//! many threads, so only so many requests wait; the clients of others ask again.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
 use qtfs_proto::{
     message::{
         Lock,
@@ -29,6 +36,32 @@ use crate::{
     worker::Reply, //
 };
 
+/// Requests of all clients that may wait at the same time: a fourth of the threads that engine
+/// starts.
+const MAX_WAITING: u32 = 128;
+
+/// Requests that wait.
+static WAITING: Atomic<u32> = Atomic::<u32>::new(0);
+
+/// A place among the requests that wait, until it is dropped.
+struct Place;
+
+impl Place {
+    /// Takes a place; nothing when there is none left.
+    fn take() -> Option<Self> {
+        let place = Self;
+        let others = WAITING.fetch_add(1, Relaxed);
+        // Dropping it gives it back.
+        (others < MAX_WAITING).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Relaxed);
+    }
+}
+
 fn class(flags: LockFlags) -> Class {
     if flags.has(LockFlags::FLOCK) {
         Class::Flock
@@ -50,17 +83,25 @@ fn kind(kind: LockType) -> Kind {
 /// Takes or releases a lock.
 pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Reply> {
     let open = ctx.file(r.file, false)?;
-    let request = Request {
+    let mut request = Request {
         kind: kind(r.kind),
         start: r.start,
         end: r.end,
         // Of the client's; HOST's processes see it as that of the holder.
         pid: i32::try_from(r.pid).unwrap_or(0),
-        wait: r.flags.has(LockFlags::WAIT),
+        wait: false,
         class: class(r.flags),
     };
     let locking = open.locking(r.owner)?;
-    lock::apply(open.file(), &locking.owner, &request)?;
+    match lock::apply(open.file(), &locking.owner, &request) {
+        Err(EAGAIN) if r.flags.has(LockFlags::WAIT) => {
+            // The client asks again later when there are too many.
+            let _place = Place::take().ok_or(EAGAIN)?;
+            request.wait = true;
+            lock::apply(open.file(), &locking.owner, &request)?;
+        }
+        result => result?,
+    }
     let all = r.start == 0 && i64::try_from(r.end).map_or(true, |end| end == i64::MAX);
     match request.kind {
         // The kernel releases them with the file.
