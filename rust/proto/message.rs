@@ -193,7 +193,7 @@ messages! {
         uid: u32,
         /// File system group id.
         gid: u32,
-        /// Capabilities that matter to files, bits as in `capability.h`.
+        /// Those of [`crate::CAPABILITIES`] that the caller has.
         caps: u64,
         /// Supplementary groups.
         groups: List<'a, u32>,

@@ -50,6 +50,27 @@ pub const MAX_DATA: usize = 1024 * 1024;
 pub const MAX_FRAME: usize = frame::HEADER_LEN + MAX_BODY + MAX_DATA;
 /// Most slots that one session may have.
 pub const MAX_SLOTS: u16 = 1024;
+/// Capabilities that matter to files, in [`message::Credential`]: bits as in Linux's
+/// `capability.h`. A client sends no others, a server ignores others.
+///
+/// Besides those that every file system asks for: `SYS_ADMIN` for `trusted.*` attributes,
+/// `SYS_RESOURCE` for reserved blocks, `SYS_PTRACE` for files of procfs about other processes,
+/// `NET_ADMIN` for those below `/proc/sys/net`, `MAC_*` for labels of security modules.
+pub const CAPABILITIES: u64 = (1 << 0) // CHOWN
+    | (1 << 1) // DAC_OVERRIDE
+    | (1 << 2) // DAC_READ_SEARCH
+    | (1 << 3) // FOWNER
+    | (1 << 4) // FSETID
+    | (1 << 9) // LINUX_IMMUTABLE
+    | (1 << 12) // NET_ADMIN
+    | (1 << 19) // SYS_PTRACE
+    | (1 << 21) // SYS_ADMIN
+    | (1 << 24) // SYS_RESOURCE
+    | (1 << 27) // MKNOD
+    | (1 << 28) // LEASE
+    | (1 << 31) // SETFCAP
+    | (1 << 32) // MAC_OVERRIDE
+    | (1 << 33); // MAC_ADMIN
 /// Most supplementary groups in one credential, as Linux's `NGROUPS_MAX`.
 pub const MAX_GROUPS: usize = 65536 / 4;
 /// Longest name of a directory entry in bytes, as Linux's `NAME_MAX`.

@@ -17,6 +17,7 @@ use kernel::{
 };
 use qtfs_proto::{
     List,
+    CAPABILITIES,
     MAX_GROUPS, //
 };
 use qtfs_vfs::local::cred::{
@@ -152,7 +153,7 @@ impl Callers {
         for group in groups.iter() {
             copy.push(group, GFP_KERNEL)?;
         }
-        let caller = Caller::new(uid, gid, copy, caps & cred::MEANINGFUL)?;
+        let caller = Caller::new(uid, gid, copy, caps & CAPABILITIES)?;
         let mut inner = self.inner.lock();
         let known = inner.by_index.get(&index).is_some();
         if !known && inner.count >= MAX_CALLERS {

@@ -46,6 +46,7 @@ fn lines() -> Vec<String> {
         format!("VERSION {VERSION_MIN} {VERSION_MAX}"),
         format!("MAGIC {}", hex(&encode(&MAGIC))),
         format!("MAX body {MAX_BODY} data {MAX_DATA} frame {MAX_FRAME} slots {MAX_SLOTS}"),
+        format!("CAPABILITIES {}", hex(&encode(&CAPABILITIES))),
     ];
     headers(&mut lines);
     messages(&mut lines);

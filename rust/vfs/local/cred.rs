@@ -11,27 +11,6 @@ use core::{
 use kernel::prelude::*;
 use qtfs_bindings as bindings;
 
-/// Capabilities that file operations ask for, as bits.
-///
-/// Besides those that every file system asks for: `SYS_ADMIN` for `trusted.*` attributes,
-/// `SYS_RESOURCE` for reserved blocks, `SYS_PTRACE` for files of procfs about other processes,
-/// `NET_ADMIN` for those below `/proc/sys/net`.
-pub const MEANINGFUL: u64 = 1 << bindings::CAP_CHOWN
-    | 1 << bindings::CAP_DAC_OVERRIDE
-    | 1 << bindings::CAP_DAC_READ_SEARCH
-    | 1 << bindings::CAP_FOWNER
-    | 1 << bindings::CAP_FSETID
-    | 1 << bindings::CAP_LINUX_IMMUTABLE
-    | 1 << bindings::CAP_NET_ADMIN
-    | 1 << bindings::CAP_SYS_PTRACE
-    | 1 << bindings::CAP_SYS_ADMIN
-    | 1 << bindings::CAP_SYS_RESOURCE
-    | 1 << bindings::CAP_MKNOD
-    | 1 << bindings::CAP_LEASE
-    | 1 << bindings::CAP_SETFCAP
-    | 1 << bindings::CAP_MAC_OVERRIDE
-    | 1 << bindings::CAP_MAC_ADMIN;
-
 /// `CAP_FSETID` as a bit: writing leaves set-id bits of files alone.
 pub const FSETID: u64 = 1 << bindings::CAP_FSETID;
 
