@@ -122,6 +122,17 @@ fn descend(mut from: Path, mut names: &[u8]) -> Result<Path> {
     Ok(from)
 }
 
+/// Mounts what is mounted when a directory is used.
+///
+/// Fails with [`ESTALE`] when it was not mounted until now: the directory is another one than the
+/// client believes, which looks the name up anew.
+pub(crate) fn enter(dir: &Path) -> Result {
+    if !dir.clone().entered()?.same_object(dir) {
+        return Err(ESTALE.into());
+    }
+    Ok(())
+}
+
 impl Context<'_> {
     /// The rule for a path.
     pub(crate) fn rule(&self, text: &[u8]) -> Result<Rule> {
@@ -147,7 +158,7 @@ impl Context<'_> {
     fn root(&self, text: &[u8]) -> Result<Path> {
         let text = with_nul(text)?;
         let _engine = self.as_engine();
-        Ok(Path::absolute(c_str(&text)?, Symlinks::Refuse)?)
+        Ok(Path::absolute(c_str(&text)?, Symlinks::Refuse)?.entered()?)
     }
 
     /// Walks a chain of names with the current credential.
@@ -155,11 +166,15 @@ impl Context<'_> {
         descend(self.root(chain.root())?, chain.names())
     }
 
-    /// Walks a chain and checks that it leads to its node.
-    fn walk_to_node(&self, chain: &Chain) -> Result<Path> {
-        let path = self
+    /// Walks a chain and checks that it leads to its node; when `inside`, to what a name in it is
+    /// in.
+    fn walk_to_node(&self, chain: &Chain, inside: bool) -> Result<Path> {
+        let mut path = self
             .walk(chain)
             .map_err(|refusal| Refusal::from(on_the_way(refusal.error())))?;
+        if inside && path.is_dir() {
+            path = path.entered()?;
+        }
         // A directory that ATTACH named is whatever is there.
         if !chain.names().is_empty() && path.identity() != chain.node.identity {
             return Err(ESTALE.into());
@@ -180,7 +195,7 @@ impl Context<'_> {
     /// A directory, by name.
     pub(crate) fn dir(&self, id: NodeId) -> Result<Found<'static>> {
         let chain = self.session.nodes.way(id)?;
-        let path = self.walk_to_node(&chain)?;
+        let path = self.walk_to_node(&chain, true)?;
         if !path.is_dir() {
             return Err(ENOTDIR.into());
         }
@@ -228,11 +243,25 @@ impl Context<'_> {
 
     /// The object that a request acts on.
     pub(crate) fn target<'n>(&self, target: &Target<'n>) -> Result<Found<'n>> {
+        self.find_target(target, false)
+    }
+
+    /// As [`Context::target`], for a request that goes into directories.
+    pub(crate) fn target_inside<'n>(&self, target: &Target<'n>) -> Result<Found<'n>> {
+        self.find_target(target, true)
+    }
+
+    fn find_target<'n>(&self, target: &Target<'n>, inside: bool) -> Result<Found<'n>> {
         let Some(name) = target.name.name() else {
             return self.by_identity(target.node);
         };
         let dir = self.dir(target.dir)?;
-        let found = self.child(&dir, name);
+        let found = self.child(&dir, name).and_then(|mut found| {
+            if inside && found.path.is_dir() {
+                found.path = found.path.entered()?;
+            }
+            Ok(found)
+        });
         if target.node.is_none() {
             return found;
         }
@@ -261,7 +290,7 @@ impl Context<'_> {
         }
         let _engine = self.as_engine();
         if let Ok(chain) = self.session.nodes.way(id) {
-            match self.walk_to_node(&chain) {
+            match self.walk_to_node(&chain, false) {
                 Ok(path) => return self.found(path, chain),
                 Err(refusal) if refusal.error() != ESTALE => return Err(refusal),
                 Err(_) => {}

@@ -53,6 +53,7 @@ pub(crate) fn attach(ctx: &mut Context<'_>, r: &Attach<'_>) -> Result<Reply> {
                 ENOTDIR => refuse(e, "has something in it that is no directory"),
                 e => e.into(),
             })?;
+        let path = path.entered()?;
         let text = path
             .text(&mut buf)
             .map_err(|_| refuse(ENOENT, "is out of reach of engine, see its root directory"))?;

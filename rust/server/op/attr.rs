@@ -36,6 +36,7 @@ use qtfs_vfs::local::{
 use crate::{
     dispatch::Context,
     refusal::Result,
+    resolve,
     worker::Reply, //
 };
 
@@ -119,7 +120,11 @@ fn apply(
 
 /// Asks whether the caller may.
 pub(crate) fn access(ctx: &mut Context<'_>, r: &Access<'_>) -> Result<Reply> {
-    let found = ctx.target(&r.target)?;
+    let found = if r.mask.has(AccessMask::CHDIR) {
+        ctx.target_inside(&r.target)?
+    } else {
+        ctx.target(&r.target)?
+    };
     let mut mask = may::ACCESS;
     for (flag, bit) in [
         (AccessMask::EXEC, may::EXEC),
@@ -132,6 +137,9 @@ pub(crate) fn access(ctx: &mut Context<'_>, r: &Access<'_>) -> Result<Reply> {
         }
     }
     let path = &found.path;
+    if mask & may::CHDIR != 0 && path.is_dir() {
+        resolve::enter(path)?;
+    }
     if mask & may::EXEC != 0 && path.is_regular() && path.is_noexec() {
         return Err(EACCES.into());
     }

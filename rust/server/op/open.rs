@@ -127,7 +127,7 @@ fn attempt<'r>(ctx: &mut Context<'_>, r: &Open<'r>) -> Result<Outcome<'r>> {
     let name = match r.target.name.name() {
         Some(name) if r.flags.has(OpenFlags::CREATE) => name,
         _ => {
-            let found = ctx.target(&r.target)?;
+            let found = ctx.target_inside(&r.target)?;
             return existing(ctx, r, found, None);
         }
     };

@@ -125,6 +125,16 @@ impl Path {
         Ok(Self(unsafe { path.assume_init() }))
     }
 
+    /// What is on top of this directory for whoever opens it or goes through it: file systems that
+    /// are mounted when they are needed are mounted now.
+    pub fn entered(mut self) -> Result<Self> {
+        // INVARIANT: The call exchanges the references for others; whether it succeeds or not,
+        // those that are there afterwards are ours.
+        // SAFETY: Mount and dentry are held.
+        to_result(unsafe { bindings::follow_down(&mut self.0, bindings::LOOKUP_AUTOMOUNT) })?;
+        Ok(self)
+    }
+
     /// Takes over the references in `path`.
     ///
     /// # Safety
