@@ -15,8 +15,7 @@ wire_struct! {
         /// Grows with every reply of the session that carries `node`, see
         /// [`crate::types::Forget`].
         stamp: u64,
-        /// HOST's inode number. With `dev` and `generation` the identity of the object, also
-        /// across sessions.
+        /// HOST's inode number. With `dev`, `mount` and `generation` the identity of the object.
         ino: u64,
         /// HOST's inode generation, 0 where the file system has none.
         generation: u32,
@@ -24,6 +23,10 @@ wire_struct! {
         flags: AttrFlags,
         /// Number of HOST's superblock, stable while that is mounted; not for users' eyes.
         dev: u64,
+        /// Of a directory, where HOST has mounted what it is on; 0 of anything else. One directory
+        /// that can be reached by several mounts is several for the client, as it has one place
+        /// each. A number without meaning, the same for the same place.
+        mount: u64,
         /// Kind of file system.
         class: FsClass,
         /// Generation of the caching grant that comes with the reply; 0: nothing is granted.

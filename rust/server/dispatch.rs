@@ -190,13 +190,19 @@ impl Context<'_> {
             flags = flags.with(AttrFlags::NO_XATTR);
         }
         let (rdev_major, rdev_minor) = stat.rdev();
+        // An open directory stays what it was when its mount is taken away.
+        let identity = match path.identity() {
+            now if now.same_object(&node.identity) => node.identity,
+            now => now,
+        };
         Ok(Attr {
             node: node.id,
             stamp: self.session.nodes.hand_out(node)?,
             ino: stat.ino(),
-            generation: path.identity().generation(),
+            generation: identity.generation(),
             flags,
             dev: stat.dev(),
+            mount: identity.mount(),
             class,
             grant: 0,
             mode: stat.mode(),

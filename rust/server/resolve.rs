@@ -175,8 +175,8 @@ impl Context<'_> {
         if inside && path.is_dir() {
             path = path.entered()?;
         }
-        // A directory that ATTACH named is whatever is there.
-        if !chain.names().is_empty() && path.identity() != chain.node.identity {
+        // A directory that ATTACH named is whatever is there. HOST may have mounted others anew.
+        if !chain.names().is_empty() && !path.identity().same_object(&chain.node.identity) {
             return Err(ESTALE.into());
         }
         Ok(path)
@@ -355,11 +355,11 @@ impl Context<'_> {
         })
     }
 
-    /// Some place on the file system that an object is on.
+    /// Some place on the file system that an object is on, and on the mount when it is a directory.
     fn mount_of(&self, node: &Node) -> Result<Path> {
         let on_same = |id: NodeId| {
             let path = self.walk(&self.session.nodes.way(id).ok()?).ok()?;
-            let same = path.identity().same_file_system(&node.identity);
+            let same = node.identity.may_be_on_mount_of(&path.identity());
             same.then_some(path)
         };
         let mut above = self.session.nodes.parent(node.id);

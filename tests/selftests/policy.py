@@ -197,6 +197,28 @@ def file_moved_out(t):
     host.os.unlink("/data/secret/moved")
 
 
+@case("a directory that the host has mounted at two places stays at both", who=[ROOT], needs="qtfs")
+def two_places(t):
+    for name in ("a/d", "b"):
+        host.os.makedirs(f"{EXPORT}/two/{name}")
+    host.files.write(f"{EXPORT}/two/a/d/f", b"data")
+    host.run(["mount", "--bind", f"{EXPORT}/two/a", f"{EXPORT}/two/b"])
+    try:
+        with mounted(EXPORT):
+            here = os.getcwd()
+            os.chdir("two/a/d")
+            for _ in range(3):
+                for name in ("a", "b"):
+                    eq(files.read(f"{here}/two/{name}/d/f"), b"data")
+                    eq(os.listdir(f"{here}/two/{name}/d"), ["f"])
+                eq(os.getcwd(), f"{here}/two/a/d")
+                eq(sorted(os.listdir("../..")), ["a", "b"])
+            os.chdir(here)
+    finally:
+        host.run(["umount", f"{EXPORT}/two/b"])
+        host.files.remove_tree(f"{EXPORT}/two")
+
+
 @case("a host's mount point in the export shows what is mounted there, and nothing behind it", who=[ROOT], needs="qtfs")
 def bind(t):
     host.os.makedirs(f"{EXPORT}/m", exist_ok=True)

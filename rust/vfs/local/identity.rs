@@ -19,7 +19,8 @@ use super::{
     Path, //
 };
 
-/// Tells an object from all others, without holding it.
+/// Tells an object from all others, without holding it. A directory that is mounted at several
+/// places is as many objects.
 ///
 /// Device numbers of file systems without a disk are used again after an unmount, and so are the
 /// addresses of super blocks. So the file system's UUID is part of it, which tmpfs too makes anew
@@ -29,6 +30,8 @@ use super::{
 pub struct Identity {
     ino: u64,
     file_system: u64,
+    /// Of a directory, where its mount is; 0 of anything else.
+    mount: u64,
     /// Number of the file system, or of the part of it that has inode numbers of its own.
     dev: u32,
     generation: u32,
@@ -51,6 +54,7 @@ impl Identity {
             let mut this = Self {
                 ino: (*inode).i_ino,
                 file_system,
+                mount: place_of_mount(path),
                 dev: (*sb).s_dev,
                 generation: bindings::qtfs_inode_generation(inode),
             };
@@ -90,10 +94,61 @@ impl Identity {
         self.generation
     }
 
+    /// Of a directory, a number for the place where its mount is; 0 of anything else.
+    pub const fn mount(&self) -> u64 {
+        self.mount
+    }
+
     /// Whether both are on the same file system.
     pub const fn same_file_system(&self, other: &Self) -> bool {
         self.file_system == other.file_system
     }
+
+    /// Whether both are the same object, on whatever mount.
+    pub fn same_object(&self, other: &Self) -> bool {
+        let mount = other.mount;
+        Self { mount, ..*self } == *other
+    }
+
+    /// Whether an object with this identity can be on the mount that a directory is on.
+    pub const fn may_be_on_mount_of(&self, dir: &Self) -> bool {
+        self.file_system == dir.file_system && (self.mount == 0 || self.mount == dir.mount)
+    }
+}
+
+/// A number for the place where the mount of a directory is: the directories that it, and the
+/// mounts that these are on, lie on. So it stays the same when the mounts are made anew, also those
+/// of a namespace when engine is started again. 0 for what is no directory.
+fn place_of_mount(path: &Path) -> u64 {
+    if !path.is_dir() {
+        return 0;
+    }
+    let mut place = 1u64;
+    let mut at = path.clone();
+    while let Some(point) = at.mount_point() {
+        // SAFETY: Inode and file system are held by the path; the fields do not change.
+        let (ino, generation, dev) = unsafe {
+            let inode = point.inode();
+            (
+                (*inode).i_ino,
+                bindings::qtfs_inode_generation(inode),
+                (*point.super_block()).s_dev,
+            )
+        };
+        for part in [ino, u64::from(generation), u64::from(dev)] {
+            place = mix(place ^ part);
+        }
+        at = point;
+    }
+    place
+}
+
+/// Spreads the bits of a number (splitmix64).
+const fn mix(number: u64) -> u64 {
+    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// A file handle: how a file system finds an object again without its name.

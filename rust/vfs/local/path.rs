@@ -135,6 +135,14 @@ impl Path {
         Ok(self)
     }
 
+    /// The directory that the mount of this path lies on; nothing when it lies on none.
+    pub(super) fn mount_point(mut self) -> Option<Self> {
+        // INVARIANT: The call exchanges the references, or leaves them alone when it returns 0.
+        // SAFETY: Mount and dentry are held.
+        let moved = unsafe { bindings::follow_up(&mut self.0) };
+        (moved != 0).then_some(self)
+    }
+
     /// Takes over the references in `path`.
     ///
     /// # Safety

@@ -123,8 +123,8 @@ macro_rules! parts {
 
 parts! {
     Attr {
-        node stamp ino generation flags dev class grant mode nlink uid gid rdev_major rdev_minor
-        blksize size blocks attributes attributes_mask atime mtime ctime btime version
+        node stamp ino generation flags dev mount class grant mode nlink uid gid rdev_major
+        rdev_minor blksize size blocks attributes attributes_mask atime mtime ctime btime version
     }
     InodeFlags { flags xflags extsize projid cowextsize flags_valid }
 }

@@ -42,8 +42,8 @@ table! {
     }
     Attr {
         node: NodeId, stamp: u64, ino: u64, generation: u32, flags: AttrFlags, dev: u64,
-        class: FsClass, grant: u32, mode: u32, nlink: u32, uid: u32, gid: u32, rdev_major: u32,
-        rdev_minor: u32, blksize: u32, size: u64, blocks: u64, attributes: u64,
+        mount: u64, class: FsClass, grant: u32, mode: u32, nlink: u32, uid: u32, gid: u32,
+        rdev_major: u32, rdev_minor: u32, blksize: u32, size: u64, blocks: u64, attributes: u64,
         attributes_mask: u64, atime: Time, mtime: Time, ctime: Time, btime: Time, version: u64,
     }
 
