@@ -48,7 +48,6 @@ use crate::{
 /// Asks for the attributes of what is at `place`.
 pub(crate) fn ask(inode: &Inode<Qtfs>, place: &Place) -> Result {
     let mount = inode.mount();
-    let asked = mount.session.clock();
     let (reply, _) = mount.call(|| {
         Ok(Getattr {
             target: place.target(mount, inode)?,
@@ -56,7 +55,7 @@ pub(crate) fn ask(inode: &Inode<Qtfs>, place: &Place) -> Result {
         })
     })?;
     let attr = reply.decode::<Getattr<'_>>()?.attr;
-    node::apply(inode, &attr, asked);
+    node::apply(inode, &attr, reply.asked);
     Ok(())
 }
 
@@ -121,7 +120,6 @@ pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result
     if resize {
         check_size(inode, attr.size())?;
     }
-    let asked = mount.session.clock();
     let place = Place::of(dentry, Reach::of_current().by_path());
     let (reply, _) = mount.call(|| {
         Ok(Setattr {
@@ -143,7 +141,7 @@ pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result
     if resize {
         inode.truncate(attr.size());
     }
-    node::apply(inode, &changed, asked);
+    node::apply(inode, &changed, reply.asked);
     node.changed(&mount.session);
     Ok(())
 }
@@ -172,10 +170,11 @@ pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
     // Whatever follows is a request which the server checks; so only questions that nothing
     // follows are asked here, and those about device nodes, which are opened on this machine.
     if plain && !has(may::ACCESS | may::CHDIR) {
-        if kind == kind::REGULAR && has(may::EXEC) && inode.mode() & 0o111 == 0 {
-            return Err(EACCES);
+        // The kernel itself does not execute what has no such bit, so it must be a new one.
+        let executes = kind == kind::REGULAR && has(may::EXEC) && inode.mode() & 0o111 == 0;
+        if !executes {
+            return Ok(());
         }
-        return Ok(());
     }
     if has(may::NOT_BLOCK) {
         return Err(ECHILD);

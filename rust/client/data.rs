@@ -11,7 +11,10 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use qtfs_net::Pages;
+use qtfs_net::{
+    pages::PAGE_SIZE,
+    Pages, //
+};
 use qtfs_proto::{
     message::{
         Copy,
@@ -37,7 +40,10 @@ use qtfs_vfs::{
         WriteDone, //
     },
     file::File,
-    flags::fallocate_extends,
+    flags::{
+        fallocate_extends,
+        fallocate_moves, //
+    },
     inode::Inode,
     io::{
         Iter,
@@ -51,8 +57,13 @@ use crate::{
     fs::Qtfs,
     node,
     session::{
-        request::LOST,
+        request::{
+            is_lost,
+            Asked,
+            LOST, //
+        },
         then::{
+            is_passing,
             Then,
             Writeback, //
         },
@@ -89,14 +100,18 @@ fn write_and_drop(inode: &Inode<Qtfs>) -> Result {
 
 /// Drops cached pages of an older version of the contents.
 pub(crate) fn refresh(inode: &Inode<Qtfs>) -> Result {
-    if inode.node().take_outdated() {
-        let result = write_and_drop(inode);
-        if result.is_err() {
-            inode.node().still_outdated();
-        }
-        // Pages that are mapped and written at this very moment stay; they are this machine's.
-        if !matches!(result, Err(e) if e == EBUSY) {
-            return result;
+    let node = inode.node();
+    if node.outdated().is_none() {
+        return Ok(());
+    }
+    // Whoever comes later must not use what is not dropped yet.
+    let _refreshing = node.refreshing.lock();
+    if let Some(version) = node.outdated() {
+        match write_and_drop(inode) {
+            Ok(()) => node.cached_is(version),
+            // Pages that are mapped and written at this very moment stay; they are this machine's.
+            Err(e) if e == EBUSY => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(())
@@ -105,7 +120,6 @@ pub(crate) fn refresh(inode: &Inode<Qtfs>) -> Result {
 /// Asks for the attributes of an open file.
 fn ask(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
     let mount = inode.mount();
-    let asked = mount.session.clock();
     let (reply, _) = mount.call(|| {
         let file = open.id(mount, inode)?;
         Ok(Getattr {
@@ -113,19 +127,19 @@ fn ask(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
             file,
         })
     })?;
-    node::apply(inode, &reply.decode::<Getattr<'_>>()?.attr, asked);
+    node::apply(inode, &reply.decode::<Getattr<'_>>()?.attr, reply.asked);
     refresh(inode)
 }
 
-/// Reads one piece of at most [`MAX_DATA`] bytes. Returns how many there are, and the attributes.
-/// Callers may hold folios locked.
+/// Reads one piece of at most [`MAX_DATA`] bytes. Returns how many there are, and the attributes,
+/// with when they were asked for. Callers may hold folios locked.
 fn read_piece(
     inode: &Inode<Qtfs>,
     open: &OpenFile,
     offset: u64,
     pages: &Arc<Pages>,
     flags: ReadFlags,
-) -> Result<(usize, Attr)> {
+) -> Result<(usize, Attr, Asked)> {
     let mount = inode.mount();
     let session = &mount.session;
     // Regular files are read to the end, as everywhere; others may never have an end.
@@ -150,12 +164,12 @@ fn read_piece(
             session.exchange_as(&call, cred, none, sink, wait, incarnation)
         });
         match result {
-            Err(e) if e == LOST => continue,
+            Err(e) if is_lost(e) => continue,
             Err(e) => return Err(e),
             Ok(reply) => {
                 let attr = reply.decode::<Read>()?.attr;
-                node::adopt(inode, &attr);
-                return Ok((reply.data_len, attr));
+                node::adopt(inode, &attr, reply.asked.incarnation);
+                return Ok((reply.data_len, attr, reply.asked));
             }
         }
     }
@@ -177,11 +191,10 @@ fn read_direct(
     let mut done = 0;
     while iter.count() > 0 {
         let pages = Arc::new(Pages::alloc(iter.count().min(MAX_DATA))?, GFP_KERNEL)?;
-        let asked = inode.mount().session.clock();
         let len = match read_piece(inode, open, iocb.pos(), &pages, flags) {
             Err(e) if done == 0 => return Err(e),
             Err(_) => break,
-            Ok((len, attr)) => {
+            Ok((len, attr, asked)) => {
                 node::apply(inode, &attr, asked);
                 len
             }
@@ -242,7 +255,6 @@ fn write_piece(
     let session = &mount.session;
     let pages = Arc::new(pages, GFP_KERNEL)?;
     loop {
-        let asked = session.clock();
         let incarnation = session.incarnation();
         let result = open.id(mount, inode).and_then(|file| {
             session.credentials.register(session, &open.acting)?;
@@ -257,12 +269,21 @@ fn write_piece(
         match result {
             // Whether data was appended before the server lost the session cannot be known.
             Err(e) if e == LOST && flags.has(WriteFlags::APPEND) => return Err(EIO),
-            Err(e) if e == LOST => continue,
+            Err(e) if is_lost(e) => continue,
             Err(e) => return Err(e),
             Ok(reply) => {
+                let incarnation = reply.asked.incarnation;
                 let reply = reply.decode::<Write>()?;
                 inode.node().changed(session);
-                node::apply(inode, &reply.attr, asked.max(session.clock()));
+                if !flags.has(WriteFlags::DSYNC) && !flags.has(WriteFlags::SYNC) {
+                    inode.node().written(session);
+                }
+                // The inode is locked, so this machine has done nothing else meanwhile.
+                let asked = Asked {
+                    clock: session.clock(),
+                    incarnation,
+                };
+                node::apply(inode, &reply.attr, asked);
                 return Ok(reply);
             }
         }
@@ -315,12 +336,29 @@ fn write_direct(
     Ok(done)
 }
 
+/// Makes sure that what the cache has around a write is what the server has: whole blocks are
+/// written back, and must not bring back what others have changed.
+fn freshen_edges(inode: &Inode<Qtfs>, open: &OpenFile, pos: u64, len: u64) -> Result {
+    let block = PAGE_SIZE as u64;
+    let end = pos.saturating_add(len);
+    let old = |at: u64| {
+        let first = at - at % block;
+        let last = first + (block - 1);
+        at % block != 0 && inode.is_cached(first, last) && !inode.is_written(first, last)
+    };
+    if old(pos) || (end < inode.size() && old(end)) {
+        ask(inode, open)?;
+    }
+    Ok(())
+}
+
 pub(crate) fn write(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<usize> {
     let open = iocb.file().open()?.clone();
     let inode = iocb.file().inode().grab().ok_or(EIO)?;
     let far = iocb.pos().saturating_add(iter.count() as u64) > FAR;
     let direct = far
         || open.stream
+        || inode.node().has_locked_ranges()
         || iocb.is_direct()
         || iocb.is_append()
         || !open.flags.has(OpenFlags::READ);
@@ -336,9 +374,13 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<u
         if direct {
             return write_direct(iocb, iter, &inode, &open);
         }
-        inode.node().changed(session);
+        freshen_edges(&inode, &open, iocb.pos(), iter.count() as u64)?;
+        let node = inode.node();
+        node.cached_write_begins(&inode);
+        node.changed(session);
         let written = iocb.write_cached(iter);
-        inode.node().changed(session);
+        node.changed(session);
+        node.cached_write_ended();
         written
     })?;
     if direct {
@@ -384,16 +426,25 @@ pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> 
     let (inode, open) = (file.inode(), file.open()?);
     let mount = inode.mount();
     let datasync = datasync.into();
-    let (reply, _) = mount.call(|| {
+    let written_in = inode.node().take_unsynced();
+    let synced = mount.call(|| {
         Ok(Fsync {
             file: open.id(mount, inode)?,
             datasync,
             start,
             end,
         })
-    })?;
-    reply.decode::<Fsync>()?;
-    Ok(())
+    });
+    let synced = synced.and_then(|(reply, _)| reply.decode::<Fsync>().map(|_| ()));
+    if written_in != 0 && written_in != mount.session.boot() {
+        let what = "HOST was rebooted before data that a program wrote was on its disk";
+        mount.session.log_error("FSYNC", EIO, what);
+        return Err(EIO);
+    }
+    if synced.is_err() {
+        inode.node().still_unsynced(written_in);
+    }
+    synced
 }
 
 pub(crate) fn fallocate(file: &File<Qtfs>, mode: u32, offset: u64, len: u64) -> Result {
@@ -405,17 +456,21 @@ pub(crate) fn fallocate(file: &File<Qtfs>, mode: u32, offset: u64, len: u64) -> 
         if fallocate_extends(mode) {
             check_size(inode, offset.saturating_add(len))?;
         }
-        let asked = mount.session.clock();
-        let (reply, _) = mount.call(|| {
+        let build = || {
             Ok(Fallocate {
                 file: open.id(mount, inode)?,
                 mode,
                 offset,
                 len,
             })
-        })?;
+        };
+        let reply = if fallocate_moves(mode) {
+            mount.call_once(build)?
+        } else {
+            mount.call(build)?.0
+        };
         let attr = reply.decode::<Fallocate>()?.attr;
-        node::apply(inode, &attr, asked);
+        node::apply(inode, &attr, reply.asked);
         inode.node().changed(&mount.session);
         write_and_drop(inode)
     })
@@ -437,7 +492,6 @@ pub(crate) fn copy(
     }
     to.locked(|| {
         write_and_drop(to)?;
-        let asked = mount.session.clock();
         let (reply, _) = mount.call(|| {
             Ok(Copy {
                 source: open_from.id(mount, from)?,
@@ -448,7 +502,9 @@ pub(crate) fn copy(
                 flags,
             })
         })?;
+        let asked = reply.asked;
         let reply = reply.decode::<Copy>()?;
+        to.node().written(&mount.session);
         node::apply(to, &reply.attr, asked);
         to.node().changed(&mount.session);
         write_and_drop(to)?;
@@ -509,7 +565,7 @@ pub(crate) fn read_now(
 ) -> Result<usize> {
     let open = reader(inode, open)?;
     let pages = Arc::new(pages, GFP_KERNEL)?;
-    let (len, _) = read_piece(inode, &open, offset, &pages, ReadFlags::NONE)?;
+    let (len, ..) = read_piece(inode, &open, offset, &pages, ReadFlags::NONE)?;
     pages.zero_from(len);
     Ok(len)
 }
@@ -563,7 +619,7 @@ pub(crate) fn write_back(session: &Arc<Session>, writeback: Writeback) {
             let data = writeback.pages.clone();
             session.submit(&call, cred, data, None, Then::Write(writeback), incarnation);
         }
-        Err(e) if e == LOST => session.write_again(writeback),
+        Err(e) if is_passing(session, e) => session.write_again(writeback),
         Err(e) => {
             session.log_error("WRITE", e, "data that a program wrote is lost");
             writeback.finish(Err(e));

@@ -41,7 +41,10 @@ use crate::{
     },
     node,
     session::{
-        request::LOST,
+        request::{
+            is_lost,
+            Asked, //
+        },
         Wait, //
     },
 };
@@ -104,12 +107,15 @@ pub(crate) struct Window {
     valid: bool,
     /// Bytes of entries so far.
     listed: usize,
+    /// When it was asked for.
+    asked: Option<Asked>,
 }
 
 impl Window {
     /// The beginning of a directory, as it came with its opening.
-    pub(crate) fn first(data: KVVec<u8>, eof: bool) -> Self {
+    pub(crate) fn first(data: KVVec<u8>, eof: bool, asked: Asked) -> Self {
         Self {
+            asked: Some(asked),
             listed: data.len(),
             data,
             at: 0,
@@ -158,7 +164,7 @@ fn fetch(inode: &Inode<Qtfs>, open: &OpenFile, cookie: u64, plus: bool) -> Resul
             session.exchange_as(&call, cred, none, sink, Wait::Killable, incarnation)
         });
         match result {
-            Err(e) if e == LOST => continue,
+            Err(e) if is_lost(e) => continue,
             Err(e) => return Err(e),
             Ok(reply) => {
                 let eof = reply.decode::<Readdir>()?.eof != 0;
@@ -170,6 +176,7 @@ fn fetch(inode: &Inode<Qtfs>, open: &OpenFile, cookie: u64, plus: bool) -> Resul
                     eof,
                     valid: true,
                     listed: reply.data_len,
+                    asked: Some(reply.asked),
                 });
             }
         }
@@ -191,10 +198,9 @@ pub(crate) fn readdir(file: &File<Qtfs>, emitter: &mut DirEmitter<'_>) -> Result
             let plus =
                 begins || window.listed < PLUS_ALWAYS || open.listing.used.load(Ordering::Relaxed);
             let listed = if begins { 0 } else { window.listed };
-            let asked = inode.mount().session.clock();
             *window = fetch(inode, open, wanted, plus)?;
             window.listed += listed;
-            learn(file, open, &window, asked);
+            learn(file, open, &window);
         }
         while let Some(rest) = window.data.get(window.at..).filter(|rest| !rest.is_empty()) {
             let mut reader = Reader::new(rest);
@@ -217,7 +223,8 @@ pub(crate) fn readdir(file: &File<Qtfs>, emitter: &mut DirEmitter<'_>) -> Result
 }
 
 /// Makes the kernel know the entries whose attributes came with the listing.
-pub(crate) fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window, asked: u64) {
+pub(crate) fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
+    let Some(asked) = window.asked else { return };
     let dir = file.inode();
     let session = &dir.mount().session;
     for entry in qtfs_proto::dirent::entries(&window.data) {
@@ -236,7 +243,9 @@ pub(crate) fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window, asked: 
                 inode.node().listed(&open.listing);
             }
             // Without memory for it the name will be asked for.
-            Err(_) => session.releases.forget(session, attr.node, attr.stamp),
+            Err(_) => session
+                .releases
+                .forget(session, attr.node, attr.stamp, asked.incarnation),
         }
     }
 }

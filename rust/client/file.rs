@@ -26,7 +26,6 @@ use qtfs_proto::{
     AttrFlags,
     FileId,
     LookupFlags,
-    Op,
     OpenFlags,
     Opened,
     Target, //
@@ -57,7 +56,7 @@ use crate::{
         Place, //
     },
     session::{
-        then,
+        request::Asked,
         Acting,
         Wait, //
     },
@@ -82,6 +81,12 @@ pub(crate) struct OpenFile {
     pub(crate) last_end: AtomicU64,
     /// The server cut the file when it opened it.
     truncated: AtomicBool,
+    /// A program holds a lock through it, as far as this machine knows.
+    locked: AtomicBool,
+    /// The server has lost such a lock, and with it the program's reason to believe what it reads.
+    lock_lost: AtomicBool,
+    /// It is closed, but data that was written through it is not on the server yet.
+    lingers: AtomicBool,
     /// Taken by whoever opens the file again.
     #[pin]
     again: Mutex<()>,
@@ -111,6 +116,9 @@ impl OpenFile {
                 acting,
                 last_end: AtomicU64::new(0),
                 truncated: AtomicBool::new(flags.has(OpenFlags::TRUNC)),
+                locked: AtomicBool::new(false),
+                lock_lost: AtomicBool::new(false),
+                lingers: AtomicBool::new(false),
                 again <- new_mutex!(()),
                 window <- new_mutex!(Window::default()),
                 listing,
@@ -121,18 +129,29 @@ impl OpenFile {
     }
 
     /// The id in the current session; opens the file again when it is from an older one.
+    ///
+    /// Fails with [`EIO`] when a lock was lost with the older one, until it is released.
     pub(crate) fn id(&self, mount: &Mount, inode: &Inode<Qtfs>) -> Result<FileId> {
         let session = &mount.session;
         let current = || {
             (self.incarnation.load(Ordering::Acquire) == session.incarnation())
                 .then(|| FileId(self.id.load(Ordering::Acquire)))
         };
+        if self.lock_lost.load(Ordering::Acquire) {
+            return Err(EIO);
+        }
         if let Some(id) = current() {
             return Ok(id);
         }
         let _again = self.again.lock();
         if let Some(id) = current() {
             return Ok(id);
+        }
+        if self.locked.load(Ordering::Acquire) {
+            let what = "HOST lost a lock that a program holds; its file fails until it is unlocked";
+            session.log_error("LOCK", EIO, what);
+            self.lock_lost.store(true, Ordering::Release);
+            return Err(EIO);
         }
         let incarnation = session.incarnation();
         session.credentials.register(session, &self.acting)?;
@@ -153,7 +172,7 @@ impl OpenFile {
         if !reply.opened.has(Opened::OPENED) {
             return Err(ESTALE);
         }
-        node::adopt(inode, &reply.attr);
+        node::adopt(inode, &reply.attr, incarnation);
         self.id.store(reply.file.0, Ordering::Release);
         self.incarnation.store(incarnation, Ordering::Release);
         Ok(reply.file)
@@ -164,14 +183,30 @@ impl OpenFile {
         self.truncated.swap(false, Ordering::AcqRel)
     }
 
-    /// Tells the server to close the file, without waiting.
-    fn close(&self, mount: &Mount) {
-        let session = &mount.session;
-        if self.incarnation.load(Ordering::Acquire) == session.incarnation() {
-            session
-                .releases
-                .close(session, FileId(self.id.load(Ordering::Acquire)));
+    /// A lock through it was granted (`true`), or all of them were released.
+    pub(crate) fn set_locked(&self, locked: bool) {
+        self.locked.store(locked, Ordering::Release);
+        if !locked {
+            self.lock_lost.store(false, Ordering::Release);
         }
+    }
+
+    /// Whether a lock through it was lost.
+    pub(crate) fn has_lost_lock(&self) -> bool {
+        self.lock_lost.load(Ordering::Acquire)
+    }
+
+    /// Whether it is closed but for data that is to be written.
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Acquire)
+    }
+
+    /// Tells the server to close the file, without waiting.
+    pub(crate) fn close(&self, mount: &Mount) {
+        let session = &mount.session;
+        let incarnation = self.incarnation.load(Ordering::Acquire);
+        let id = FileId(self.id.load(Ordering::Acquire));
+        session.releases.close(session, id, incarnation);
     }
 }
 
@@ -185,20 +220,31 @@ fn wanted(flags: u32, for_regular: bool) -> OpenFlags {
     flags.with_if(write, OpenFlags::READ)
 }
 
+/// What came of an OPEN.
+struct Sent {
+    reply: OpenReply,
+    /// The open file; none when the object is not to be opened on the server.
+    open: Option<Arc<OpenFile>>,
+    asked: Asked,
+}
+
 /// Sends an OPEN and makes the open file. `build` gives the request for the given flags.
 fn sent<'a>(
     mount: &Mount,
     program: u32,
     sink: Option<&Arc<Pages>>,
     mut build: impl FnMut(OpenFlags) -> Result<Open<'a>>,
-) -> Result<(OpenReply, Option<Arc<OpenFile>>, u64)> {
+) -> Result<Sent> {
     let mut flags = wanted(program, true);
     loop {
-        let asked = mount.session.clock();
-        let incarnation = mount.session.incarnation();
-        let (reply, _) = mount.call_into(sink, Wait::Killable, || build(flags))?;
-        let data_len = reply.data_len;
+        let (reply, repeated) = mount.call_into(sink, Wait::Killable, || build(flags))?;
+        let (data_len, asked) = (reply.data_len, reply.asked);
         let reply = match reply.decode::<Open<'_>>() {
+            Err(e) if e == EEXIST && repeated => {
+                let what = "HOST lost the session; whether the file was made here is not known";
+                mount.session.log_error("OPEN", EIO, what);
+                return Err(EIO);
+            }
             Err(e) if e == EACCES && flags != open_flags(program) => {
                 flags = open_flags(program);
                 continue;
@@ -206,7 +252,11 @@ fn sent<'a>(
             other => other?,
         };
         if !reply.opened.has(Opened::OPENED) {
-            return Ok((reply, None, asked));
+            return Ok(Sent {
+                reply,
+                open: None,
+                asked,
+            });
         }
         let created = reply.opened.has(Opened::CREATED);
         // A new file is not cut afterwards.
@@ -216,14 +266,20 @@ fn sent<'a>(
             flags
         };
         let stream = reply.opened.has(Opened::STREAM) || reply.attr.flags.has(AttrFlags::STREAM);
+        let incarnation = asked.incarnation;
         let open = OpenFile::new(mount, &reply, incarnation, kept, stream).inspect_err(|_| {
-            mount.session.releases.close(&mount.session, reply.file);
+            let releases = &mount.session.releases;
+            releases.close(&mount.session, reply.file, incarnation);
         })?;
         if let Some(sink) = sink.filter(|_| data_len > 0 || reply.opened.has(Opened::EOF)) {
             let eof = reply.opened.has(Opened::EOF);
-            *open.window.lock() = Window::first(sink.to_vec(data_len)?, eof);
+            *open.window.lock() = Window::first(sink.to_vec(data_len)?, eof, asked);
         }
-        return Ok((reply, Some(open), asked));
+        return Ok(Sent {
+            reply,
+            open: Some(open),
+            asked,
+        });
     }
 }
 
@@ -273,7 +329,7 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
             want,
         })
     });
-    let (reply, open, asked) = match result {
+    let Sent { reply, open, asked } = match result {
         Err(e) if e == ESTALE && !second => {
             node.note_try();
             return Err(e);
@@ -289,7 +345,7 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
     begin(inode, &open)?;
     file.allow_direct();
     if lists {
-        dir::learn(file, &open, &open.window.lock(), asked);
+        dir::learn(file, &open, &open.window.lock());
     }
     Ok(open)
 }
@@ -313,7 +369,13 @@ pub(crate) fn atomic_open(
                 flags,
             })
         })?;
-        then::give_back(&mount.session, Op::Lookup, &Ok(reply));
+        if let Ok(found) = reply.decode::<Lookup<'_>>() {
+            let (attr, incarnation) = (found.attr, reply.asked.incarnation);
+            let session = &mount.session;
+            session
+                .releases
+                .forget(session, attr.node, attr.stamp, incarnation);
+        }
     }
     let result = sent(mount, program, None, |flags| {
         Ok(Open {
@@ -327,7 +389,7 @@ pub(crate) fn atomic_open(
     if matches!(&result, Err(e) if *e == ESTALE) {
         dir.node().note_try();
     }
-    let (reply, open, asked) = result?;
+    let Sent { reply, open, asked } = result?;
     let created = reply.opened.has(Opened::CREATED);
     if created {
         dir.node().changed(&mount.session);
@@ -357,7 +419,7 @@ pub(crate) fn tmpfile(
     let mount = dir.mount();
     let umask = umask();
     // O_TMPFILE contains O_DIRECTORY, which is about the directory that is named.
-    let (reply, open, asked) = sent(mount, program, None, |flags| {
+    let Sent { reply, open, asked } = sent(mount, program, None, |flags| {
         Ok(Open {
             target: Target::node(mount.id(dir)?),
             flags: flags.without(OpenFlags::DIRECTORY).with(OpenFlags::TMPFILE),
@@ -376,14 +438,31 @@ pub(crate) fn tmpfile(
 
 /// The last reference to an open file goes away.
 pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
+    open.listing.end();
     if open.flags.has(OpenFlags::WRITE) && inode.is_regular() && inode.is_dirty() {
         // Programs that mapped the file may have written after its descriptors were closed. An
         // error stays with the inode for fsync(2); nobody can be told here.
         let _ = data::write_out(inode);
+        if inode.is_dirty() {
+            // The program is being killed, or HOST is away. What it wrote still goes there by
+            // this file, which is closed once nothing is left.
+            open.lingers.store(true, Ordering::Release);
+            close_lingering(inode);
+            return;
+        }
     }
-    open.listing.end();
     inode.node().closed(open);
     open.close(inode.mount());
+}
+
+/// Closes the files that only waited for data to be written, if it is.
+pub(crate) fn close_lingering(inode: &Inode<Qtfs>) {
+    if inode.is_dirty() {
+        return;
+    }
+    for open in inode.node().take_lingering() {
+        open.close(inode.mount());
+    }
 }
 
 /// A descriptor is closed: what was written must be on the server, or the program be told.

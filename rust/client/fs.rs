@@ -101,7 +101,7 @@ impl FileSystem for Qtfs {
     }
 
     fn mounted(mount: &Mount, root: &Inode<Self>) {
-        node::apply(root, &mount.root, mount.session.clock());
+        node::apply(root, &mount.root, mount.session.asked());
     }
 
     fn remount(_mount: &Mount, _options: &mut Options, _log: &Log) -> Result {
@@ -139,6 +139,11 @@ impl FileSystem for Qtfs {
             })
         })?;
         reply.decode::<Syncfs>()?;
+        if mount.session.take_rebooted() {
+            let what = "HOST was rebooted before data that programs wrote was on its disk";
+            mount.session.log_error("SYNCFS", EIO, what);
+            return Err(EIO);
+        }
         Ok(())
     }
 
@@ -148,8 +153,11 @@ impl FileSystem for Qtfs {
 
     fn evict(inode: &Inode<Self>) {
         let session = &inode.mount().session;
-        if let Some((node, stamp)) = inode.node().forget(session) {
-            session.releases.forget(session, node, stamp);
+        for open in inode.node().take_lingering() {
+            open.close(inode.mount());
+        }
+        if let Some((node, stamp, incarnation)) = inode.node().forget(session) {
+            session.releases.forget(session, node, stamp, incarnation);
         }
     }
 

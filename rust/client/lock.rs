@@ -3,7 +3,14 @@
 //! File locks. The server holds them, against HOST's processes and other clients; this machine's
 //! kernel records them so that it releases them when a process ends.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use qtfs_net::{
+    time::sleep_interruptible,
+    Pages, //
+};
 use qtfs_proto::{
     message::{
         Lock,
@@ -18,13 +25,23 @@ use qtfs_vfs::{
         Command,
         LockRequest, //
     },
+    task::is_dying,
 };
 
 use crate::{
     data,
     fs::Qtfs,
-    session::Wait, //
+    node,
+    session::{
+        then::Then,
+        Session,
+        Wait, //
+    },
 };
+
+/// First and longest pause between two requests for a lock that cannot wait on the server, in
+/// milliseconds.
+const PAUSE_MS: (u32, u32) = (10, 250);
 
 pub(crate) fn lock(file: &File<Qtfs>, request: &mut LockRequest<'_>) -> Result {
     let (inode, open) = (file.inode(), file.open()?);
@@ -57,22 +74,46 @@ pub(crate) fn lock(file: &File<Qtfs>, request: &mut LockRequest<'_>) -> Result {
         return Ok(());
     }
     if kind == LockType::Unlock {
-        // Nobody may see the lock free here while the server still holds it for us, and what was
-        // written under it must be there for whoever gets it next.
-        if inode.is_regular() && inode.is_dirty() {
-            let _ = data::write_out(inode);
-        }
+        return unlock(file, request, flags);
     }
-    let waits = request.command == Command::Wait && kind != LockType::Unlock;
-    let flags = flags.with_if(waits, LockFlags::WAIT);
+    let waits = request.command == Command::Wait;
     let pid = request.pid();
-    let wait = if waits {
-        Wait::Interruptible
-    } else {
-        Wait::Killable
+    let mut pause = PAUSE_MS.0;
+    let reply = loop {
+        let room = waits.then(|| mount.session.may_wait_for_lock()).flatten();
+        let flags = flags.with_if(room.is_some(), LockFlags::WAIT);
+        let wait = if waits {
+            Wait::Interruptible
+        } else {
+            Wait::Killable
+        };
+        let (reply, _) = mount.call_into(None, wait, || {
+            Ok(Lock {
+                file: open.id(mount, inode)?,
+                owner,
+                pid,
+                kind,
+                start,
+                end,
+                flags,
+            })
+        })?;
+        match reply.decode::<Lock>() {
+            // Too many wait already, here or on the server.
+            Err(e) if e == EAGAIN && waits => {}
+            Err(e) => return Err(e),
+            Ok(_) => break reply,
+        }
+        drop(room);
+        sleep_interruptible(pause)?;
+        pause = (pause * 2).min(PAUSE_MS.1);
     };
-    let granted = mount.call_into(None, wait, || {
-        Ok(Lock {
+    open.set_locked(true);
+    if !request.is_flock() {
+        inode.node().lock_ranges();
+    }
+    if let Err(e) = request.record() {
+        let lock = Lock {
             file: open.id(mount, inode)?,
             owner,
             pid,
@@ -80,21 +121,83 @@ pub(crate) fn lock(file: &File<Qtfs>, request: &mut LockRequest<'_>) -> Result {
             start,
             end,
             flags,
-        })
-    });
-    let granted = granted.and_then(|(reply, _)| reply.decode::<Lock>().map(|_| ()));
-    if kind == LockType::Unlock {
-        // Whatever the server says, the kernel must not think that it is still held: the file may
-        // be on its way out.
-        request.record()?;
-        return granted;
+        };
+        let acting = mount.session.credentials.current(&mount.session)?;
+        release(
+            &mount.session,
+            &lock,
+            acting.index(),
+            reply.asked.incarnation,
+        );
+        return Err(e);
     }
-    granted?;
-    request.record()?;
     if inode.is_regular() {
         // What others wrote while they had the lock is to be seen from now on.
         open.last_end
             .store(0, core::sync::atomic::Ordering::Relaxed);
+        node::apply(inode, &reply.decode::<Lock>()?.attr, reply.asked);
+        data::refresh(inode)?;
     }
     Ok(())
+}
+
+/// Releases a lock.
+fn unlock(file: &File<Qtfs>, request: &mut LockRequest<'_>, flags: LockFlags) -> Result {
+    let (inode, open) = (file.inode(), file.open()?);
+    let mount = inode.mount();
+    // Nobody may see the lock free here while the server still holds it for us, and what was
+    // written under it must be there for whoever gets it next.
+    if inode.is_regular() && inode.is_dirty() {
+        let _ = data::write_out(inode);
+    }
+    let is_all = request.start() == 0 && request.end() >= i64::MAX as u64;
+    if open.has_lost_lock() {
+        if is_all {
+            open.set_locked(false);
+        }
+        return request.record();
+    }
+    let lock = |file| Lock {
+        file,
+        owner: request.owner(),
+        pid: request.pid(),
+        kind: LockType::Unlock,
+        start: request.start(),
+        end: request.end(),
+        flags,
+    };
+    // A program that ends cannot be killed any more, and must not wait for a HOST that is away:
+    // the server executes the request in any case, or drops the lock with the session.
+    let wait = if request.is_close() || is_dying() {
+        Wait::Briefly
+    } else {
+        Wait::Killable
+    };
+    let released = mount.call_into(None, wait, || Ok(lock(open.id(mount, inode)?)));
+    let released = released.and_then(|(reply, _)| reply.decode::<Lock>().map(|_| ()));
+    if is_all {
+        open.set_locked(false);
+    }
+    // Whatever the server says, the kernel must not think that it is still held: the file may
+    // be on its way out.
+    request.record()?;
+    match released {
+        Err(_) if wait == Wait::Briefly => Ok(()),
+        released => released,
+    }
+}
+
+/// Releases a lock that was granted when nobody waited for it any more.
+pub(crate) fn release(session: &Arc<Session>, lock: &Lock, cred: u32, incarnation: u32) {
+    if lock.kind == LockType::Unlock {
+        return;
+    }
+    let call = Lock {
+        kind: LockType::Unlock,
+        flags: lock.flags.without(LockFlags::WAIT),
+        ..*lock
+    };
+    if let Ok(none) = Arc::new(Pages::new(), GFP_KERNEL) {
+        session.submit(&call, cred, none, None, Then::Forget, incarnation);
+    }
 }

@@ -52,8 +52,10 @@ use crate::{
     },
     session::{
         request::{
+            Asked,
             Reply,
-            LOST, //
+            LOST,
+            UNSENT, //
         },
         Config,
         Session,
@@ -181,6 +183,30 @@ impl Mount {
         self.call_into(None, Wait::Killable, build)
     }
 
+    /// As [`Mount::call`], for what would do harm if it were executed twice.
+    ///
+    /// Fails with [`EIO`] when the server lost the session after the request was sent: whether it
+    /// was executed is not known then.
+    pub(crate) fn call_once<C: Call>(&self, mut build: impl FnMut() -> Result<C>) -> Result<Reply> {
+        for _ in 0..TRIES {
+            let incarnation = self.session.incarnation();
+            let result = build().and_then(|call| {
+                self.session
+                    .exchange(&call, None, Wait::Killable, incarnation)
+            });
+            match result {
+                Err(e) if e == UNSENT => {}
+                Err(e) if e == LOST => {
+                    let what = "HOST lost the session; whether it was executed is not known";
+                    self.session.log_error(C::OP.name(), EIO, what);
+                    return Err(EIO);
+                }
+                result => return result,
+            }
+        }
+        Err(EIO)
+    }
+
     /// As [`Mount::call`], waiting as `wait` says; the data section of the reply goes to `sink`.
     pub(crate) fn call_into<C: Call>(
         &self,
@@ -197,6 +223,7 @@ impl Mount {
             });
             match result {
                 Err(e) if e == LOST => repeated = true,
+                Err(e) if e == UNSENT => {}
                 Ok(reply) => return Ok((reply, repeated)),
                 Err(e) => return Err(e),
             }
@@ -212,34 +239,36 @@ impl Mount {
         let incarnation = self.session.incarnation();
         let root = attach(&self.session, &self.path, incarnation)?;
         let root_id = root.node;
-        let attr = if inode.node().dev() == root.dev && inode.node().is_ino(root.ino) {
-            root
-        } else {
-            let mut buf = KVVec::from_elem(0u8, PATH_MAX + 1, GFP_KERNEL)?;
-            let found = inode.with_alias(|dentry: &Dentry<Qtfs>| {
-                let path = dentry.path(&mut buf)?;
-                if path.is_empty() {
-                    return Ok(root);
-                }
-                let walk = Walk {
-                    root: root_id,
-                    path: Path::new(path).map_err(|_| ESTALE)?,
-                };
-                let reply = self.as_root(&walk, incarnation)?;
-                Ok(reply.decode::<Walk<'_>>()?.attr)
-            });
-            match found.unwrap_or(Err(ESTALE)) {
-                Err(e) if e == ENOENT || e == ENOTDIR => return Err(ESTALE),
-                other => other?,
+        let mut buf = KVVec::from_elem(0u8, PATH_MAX + 1, GFP_KERNEL)?;
+        let found = inode.with_alias(|dentry: &Dentry<Qtfs>| {
+            let path = dentry.path(&mut buf)?;
+            if path.is_empty() {
+                // The root stands for whatever is at its path.
+                return Ok((root, true));
             }
+            let walk = Walk {
+                root: root_id,
+                path: Path::new(path).map_err(|_| ESTALE)?,
+            };
+            let reply = self.as_root(&walk, incarnation)?;
+            Ok((reply.decode::<Walk<'_>>()?.attr, false))
+        });
+        let (attr, is_root) = match found.unwrap_or(Err(ESTALE)) {
+            Err(e) if e == ENOENT || e == ENOTDIR => return Err(ESTALE),
+            other => other?,
         };
-        if key(&attr) != inode.node().identity() || attr.mode & S_IFMT != inode.kind() {
-            self.session
-                .releases
-                .forget(&self.session, attr.node, attr.stamp);
+        // HOST may have mounted anew what the object lies on.
+        let known = inode.node().identity();
+        let same = Key {
+            mount: known.mount,
+            ..key(&attr)
+        } == known;
+        if !(same || is_root) || attr.mode & S_IFMT != inode.kind() {
+            let releases = &self.session.releases;
+            releases.forget(&self.session, attr.node, attr.stamp, incarnation);
             return Err(ESTALE);
         }
-        node::adopt(inode, &attr);
+        node::adopt(inode, &attr, incarnation);
         Ok(attr.node)
     }
 
@@ -255,12 +284,12 @@ impl Mount {
         &self,
         any: &Inode<Qtfs>,
         attr: &Attr,
-        asked: u64,
+        asked: Asked,
     ) -> Result<InodeRef<Qtfs>> {
         let inode = any.get(new_inode(attr)).inspect_err(|_| {
             self.session
                 .releases
-                .forget(&self.session, attr.node, attr.stamp);
+                .forget(&self.session, attr.node, attr.stamp, asked.incarnation);
         })?;
         node::apply(&inode, attr, asked);
         Ok(inode)
@@ -274,6 +303,7 @@ pub(crate) const S_IFMT: u32 = 0o170_000;
 pub(crate) fn key(attr: &Attr) -> Key {
     Key {
         dev: attr.dev,
+        mount: attr.mount,
         ino: attr.ino,
         generation: attr.generation,
     }

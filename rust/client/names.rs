@@ -55,12 +55,12 @@ use crate::{
         self,
         Place, //
     },
+    session::request::Asked,
 };
 
 /// Asks the server for a name. Returns its attributes and when it was asked.
-fn ask(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<(Attr, u64)> {
+fn ask(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<(Attr, Asked)> {
     let mount = dir.mount();
-    let asked = mount.session.clock();
     let name = place::name(name)?;
     let flags = LookupFlags::NONE.with_if(why.reval(), LookupFlags::REBIND);
     let (reply, _) = mount.call(|| {
@@ -70,12 +70,13 @@ fn ask(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<(Attr, u64)> {
             flags,
         })
     })?;
-    Ok((reply.decode::<Lookup<'_>>()?.attr, asked))
+    Ok((reply.decode::<Lookup<'_>>()?.attr, reply.asked))
 }
 
 /// Notes that `stat(2)` need not ask again for what was just looked up.
 fn note_fresh(inode: &Inode<Qtfs>, why: Why) {
-    if !why.intermediate() && Reach::of_current() == Reach::PathStat {
+    let stays = inode.kind() != kind::SYMLINK || !why.follow();
+    if !why.intermediate() && stays && Reach::of_current() == Reach::PathStat {
         inode.node().set_fresh();
     }
 }
@@ -94,8 +95,18 @@ fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
         // The next component, or reading the symlink, verifies the directories above.
         return kind == kind::DIRECTORY || kind == kind::SYMLINK;
     }
+    // What was noted for an earlier system call says nothing about this one.
+    child.node().forget_fresh();
     if why.open() {
-        return kind == kind::DIRECTORY || kind == kind::REGULAR;
+        // The kernel refuses other types by itself.
+        return match why.directory() {
+            true => kind == kind::DIRECTORY,
+            false => kind == kind::REGULAR,
+        };
+    }
+    if why.rename_target() && child.nlink() > 1 && kind != kind::DIRECTORY {
+        // Renaming to another name of the same file does nothing, which the kernel decides.
+        return false;
     }
     why.rename_target() || Reach::of_current().trusts(kind)
 }
@@ -120,7 +131,9 @@ pub(crate) fn revalidate(
     };
     if key(&attr) != child.node().identity() || attr.mode & S_IFMT != child.kind() {
         let session = &dir.mount().session;
-        session.releases.forget(session, attr.node, attr.stamp);
+        session
+            .releases
+            .forget(session, attr.node, attr.stamp, asked.incarnation);
         return Ok(false);
     }
     node::apply(child, &attr, asked);
@@ -138,26 +151,36 @@ pub(crate) fn lookup(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<Found<Q
     Ok(Found::Inode(inode))
 }
 
-/// What was made under a name. When the request was repeated after the server lost the session
-/// and the name exists, it was made the first time.
-fn made(
-    dir: &Inode<Qtfs>,
-    name: &[u8],
+/// The reply to a request that makes something.
+struct Made {
     result: Result<Attr>,
+    /// It was repeated after the server lost the session: if the name exists, it may have been
+    /// made the first time.
     repeated: bool,
-    asked: u64,
-) -> Result<InodeRef<Qtfs>> {
-    dir.node().changed(&dir.mount().session);
-    let (attr, asked) = match result {
-        Err(e) if e == EEXIST && repeated => ask(dir, name, Why::none())?,
-        other => (other?, asked),
-    };
-    dir.mount().inode(dir, &attr, asked)
+    asked: Asked,
+}
+
+impl Made {
+    /// The inode of what was made under a name, which must be of the type in `mode`.
+    fn inode(self, dir: &Inode<Qtfs>, name: &[u8], mode: u32) -> Result<InodeRef<Qtfs>> {
+        let session = &dir.mount().session;
+        dir.node().changed(session);
+        let (attr, asked) = match self.result {
+            Err(e) if e == EEXIST && self.repeated => ask(dir, name, Why::none())?,
+            other => (other?, self.asked),
+        };
+        if attr.mode & S_IFMT != mode & S_IFMT {
+            session
+                .releases
+                .forget(session, attr.node, attr.stamp, asked.incarnation);
+            return Err(if self.repeated { EEXIST } else { EIO });
+        }
+        dir.mount().inode(dir, &attr, asked)
+    }
 }
 
 pub(crate) fn mkdir(dir: &Inode<Qtfs>, bytes: &[u8], mode: u32) -> Result<InodeRef<Qtfs>> {
     let mount = dir.mount();
-    let asked = mount.session.clock();
     let (name, umask) = (place::name(bytes)?, umask());
     let (reply, repeated) = mount.call(|| {
         Ok(Mkdir {
@@ -167,13 +190,12 @@ pub(crate) fn mkdir(dir: &Inode<Qtfs>, bytes: &[u8], mode: u32) -> Result<InodeR
             umask,
         })
     })?;
-    made(
-        dir,
-        bytes,
-        reply.decode::<Mkdir<'_>>().map(|r| r.attr),
+    Made {
+        result: reply.decode::<Mkdir<'_>>().map(|r| r.attr),
         repeated,
-        asked,
-    )
+        asked: reply.asked,
+    }
+    .inode(dir, bytes, kind::DIRECTORY)
 }
 
 pub(crate) fn mknod(
@@ -183,7 +205,6 @@ pub(crate) fn mknod(
     rdev: (u32, u32),
 ) -> Result<InodeRef<Qtfs>> {
     let mount = dir.mount();
-    let asked = mount.session.clock();
     let (name, umask) = (place::name(bytes)?, umask());
     let (rdev_major, rdev_minor) = rdev;
     let (reply, repeated) = mount.call(|| {
@@ -196,18 +217,16 @@ pub(crate) fn mknod(
             rdev_minor,
         })
     })?;
-    made(
-        dir,
-        bytes,
-        reply.decode::<Mknod<'_>>().map(|r| r.attr),
+    Made {
+        result: reply.decode::<Mknod<'_>>().map(|r| r.attr),
         repeated,
-        asked,
-    )
+        asked: reply.asked,
+    }
+    .inode(dir, bytes, mode)
 }
 
 pub(crate) fn symlink(dir: &Inode<Qtfs>, bytes: &[u8], text: &CStr) -> Result<InodeRef<Qtfs>> {
     let mount = dir.mount();
-    let asked = mount.session.clock();
     let name = place::name(bytes)?;
     let text = Path::new(text.to_bytes()).map_err(|_| ENAMETOOLONG)?;
     let (reply, repeated) = mount.call(|| {
@@ -217,19 +236,17 @@ pub(crate) fn symlink(dir: &Inode<Qtfs>, bytes: &[u8], text: &CStr) -> Result<In
             text,
         })
     })?;
-    made(
-        dir,
-        bytes,
-        reply.decode::<Symlink<'_>>().map(|r| r.attr),
+    Made {
+        result: reply.decode::<Symlink<'_>>().map(|r| r.attr),
         repeated,
-        asked,
-    )
+        asked: reply.asked,
+    }
+    .inode(dir, bytes, kind::SYMLINK)
 }
 
 pub(crate) fn link(source: &Dentry<Qtfs>, dir: &Inode<Qtfs>, bytes: &[u8]) -> Result {
     let mount = dir.mount();
     let inode = source.inode()?;
-    let asked = mount.session.clock();
     let place = Place::of(source, Reach::of_current().by_path());
     let name = place::name(bytes)?;
     let (reply, repeated) = mount.call(|| {
@@ -243,13 +260,13 @@ pub(crate) fn link(source: &Dentry<Qtfs>, dir: &Inode<Qtfs>, bytes: &[u8]) -> Re
     inode.node().not_listed();
     match reply.decode::<Link<'_>>() {
         Err(e) if e == EEXIST && repeated => {
-            let (attr, _) = ask(dir, bytes, Why::none())?;
+            let (attr, asked) = ask(dir, bytes, Why::none())?;
             if key(&attr) != inode.node().identity() {
                 return Err(EEXIST);
             }
             node::apply(inode, &attr, asked);
         }
-        other => node::apply(inode, &other?.attr, asked),
+        other => node::apply(inode, &other?.attr, reply.asked),
     }
     Ok(())
 }
@@ -290,7 +307,7 @@ pub(crate) fn rename(
     let mount = dir.mount();
     let (name, new_name) = (place::name(bytes)?, place::name(new_bytes)?);
     let flags = RenameFlags::from_bits(flags).ok_or(EINVAL)?;
-    let (reply, repeated) = mount.call(|| {
+    let build = || {
         let (dir, new_dir) = (mount.id(dir)?, mount.id(new_dir)?);
         Ok(Rename {
             dir,
@@ -299,7 +316,13 @@ pub(crate) fn rename(
             new_name,
             flags,
         })
-    })?;
+    };
+    let (reply, repeated) = if flags.has(RenameFlags::EXCHANGE) {
+        // A second time it would undo the first.
+        (mount.call_once(build)?, false)
+    } else {
+        mount.call(build)?
+    };
     dir.node().changed(&mount.session);
     new_dir.node().changed(&mount.session);
     match reply.decode::<Rename<'_>>() {

@@ -3,6 +3,7 @@
 //! What an inode keeps: its place on the server, and how good its caches are.
 
 use core::sync::atomic::{
+    AtomicBool,
     AtomicU32,
     AtomicU64,
     AtomicUsize,
@@ -38,7 +39,10 @@ use crate::{
     dir::Listing,
     file::OpenFile,
     fs::Qtfs,
-    session::Session, //
+    session::{
+        request::Asked,
+        Session, //
+    },
 };
 
 /// Attributes that the kernel's inode has no place for.
@@ -74,6 +78,7 @@ struct Inner {
 #[pin_data]
 pub(crate) struct Node {
     dev: AtomicU64,
+    mount: AtomicU64,
     ino: AtomicU64,
     generation: AtomicU32,
     /// Id on the server, and the incarnation of the session in which it means this inode.
@@ -87,18 +92,30 @@ pub(crate) struct Node {
     cached: AtomicU64,
     /// [`Session::clock`] of the last change by this machine.
     clock: AtomicU64,
+    /// Number of `write(2)` that are changing the page cache; grows under the lock of the size.
+    writing: AtomicUsize,
+    /// Somebody has locked ranges of the file since it was opened first: what is written must not
+    /// touch the bytes beside it.
+    ranges_locked: AtomicBool,
+    /// The boot of HOST in which data was acknowledged that no `fsync(2)` has put on its disk; 0 if
+    /// there is none.
+    unsynced: AtomicU64,
     /// Task whose `stat(2)` has just looked the name up, so that its attributes are new.
     fresh: AtomicUsize,
     /// Task whose `open(2)` by name just failed with ESTALE: its next one is by identity.
     second_try: AtomicUsize,
     #[pin]
     inner: Mutex<Inner>,
+    /// Held by whoever drops pages of an older version.
+    #[pin]
+    pub(crate) refreshing: Mutex<()>,
 }
 
 impl Identity for Node {
     fn key(&self) -> Key {
         Key {
             dev: self.dev.load(Ordering::Relaxed),
+            mount: self.mount.load(Ordering::Relaxed),
             ino: self.ino.load(Ordering::Relaxed),
             generation: self.generation.load(Ordering::Relaxed),
         }
@@ -106,6 +123,7 @@ impl Identity for Node {
 
     fn set_key(&self, key: &Key) {
         self.dev.store(key.dev, Ordering::Relaxed);
+        self.mount.store(key.mount, Ordering::Relaxed);
         self.ino.store(key.ino, Ordering::Relaxed);
         self.generation.store(key.generation, Ordering::Relaxed);
     }
@@ -116,6 +134,7 @@ impl Node {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             dev: AtomicU64::new(0),
+            mount: AtomicU64::new(0),
             ino: AtomicU64::new(0),
             generation: AtomicU32::new(0),
             id: AtomicU64::new(0),
@@ -124,6 +143,9 @@ impl Node {
             version: AtomicU64::new(0),
             cached: AtomicU64::new(0),
             clock: AtomicU64::new(0),
+            writing: AtomicUsize::new(0),
+            ranges_locked: AtomicBool::new(false),
+            unsynced: AtomicU64::new(0),
             fresh: AtomicUsize::new(0),
             second_try: AtomicUsize::new(0),
             inner <- new_mutex!(Inner {
@@ -133,6 +155,7 @@ impl Node {
                 writes: 0,
                 written: None,
             }),
+            refreshing <- new_mutex!(()),
         })
     }
 
@@ -146,11 +169,6 @@ impl Node {
         self.key()
     }
 
-    /// Whether `ino` is its inode number.
-    pub(crate) fn is_ino(&self, ino: u64) -> bool {
-        self.ino.load(Ordering::Relaxed) == ino
-    }
-
     /// Id on the server, if this incarnation of the session has one.
     pub(crate) fn id(&self, session: &Session) -> Option<NodeId> {
         let current = session.incarnation();
@@ -158,9 +176,11 @@ impl Node {
             .then(|| NodeId(self.id.load(Ordering::Acquire)))
     }
 
-    /// Id and stamp, to be forgotten.
-    pub(crate) fn forget(&self, session: &Session) -> Option<(NodeId, u64)> {
-        Some((self.id(session)?, self.stamp.load(Ordering::Acquire)))
+    /// Id, stamp, and the incarnation of the session that they are of, to be forgotten.
+    pub(crate) fn forget(&self, session: &Session) -> Option<(NodeId, u64, u32)> {
+        let incarnation = self.incarnation.load(Ordering::Acquire);
+        let stamp = self.stamp.load(Ordering::Acquire);
+        Some((self.id(session)?, stamp, incarnation))
     }
 
     /// A change by this machine has taken effect, or is about to: what was asked before may not
@@ -170,12 +190,11 @@ impl Node {
         self.clock.fetch_max(session.clock(), Ordering::AcqRel);
     }
 
-    /// The server told the version of the contents.
-    pub(crate) fn saw_version(&self, session: &Session, version: u64) {
-        if self.incarnation.load(Ordering::Acquire) == session.incarnation() {
+    /// The server told the version of the contents in the given incarnation of the session.
+    pub(crate) fn saw_version(&self, version: u64, incarnation: u32) {
+        // After a new beginning versions are counted anew, which `adopt` takes note of.
+        if self.incarnation.load(Ordering::Acquire) == incarnation {
             self.version.fetch_max(version, Ordering::AcqRel);
-        } else {
-            self.version.store(version, Ordering::Release);
         }
     }
 
@@ -200,6 +219,11 @@ impl Node {
     /// The current task's system call has just looked the name up.
     pub(crate) fn set_fresh(&self) {
         self.fresh.store(task::current_id(), Ordering::Relaxed);
+    }
+
+    /// Nothing is known to be new.
+    pub(crate) fn forget_fresh(&self) {
+        self.fresh.store(0, Ordering::Relaxed);
     }
 
     /// Whether the attributes are new as far as the current system call can tell. Once only.
@@ -262,7 +286,11 @@ impl Node {
                 .opens
                 .iter()
                 .position(|other| Arc::ptr_eq(other, open));
-            at.and_then(|at| inner.opens.remove(at).ok())
+            let gone = at.and_then(|at| inner.opens.remove(at).ok());
+            if inner.opens.is_empty() {
+                self.ranges_locked.store(false, Ordering::Relaxed);
+            }
+            gone
         };
         drop(gone);
     }
@@ -319,27 +347,79 @@ impl Node {
         inner.opens.iter().find(|open| open.flags.has(how)).cloned()
     }
 
-    /// Whether the page cache is that of an older version of the contents; it is taken for one of
-    /// the newest from now on.
-    pub(crate) fn take_outdated(&self) -> bool {
+    /// The newest version of the contents that is known, when the page cache has an older one.
+    pub(crate) fn outdated(&self) -> Option<u64> {
         let version = self.version.load(Ordering::Acquire);
-        let cached = self.cached.swap(version, Ordering::AcqRel);
-        cached != 0 && cached != version
+        let cached = self.cached.load(Ordering::Acquire);
+        (cached != version).then_some(version)
     }
 
-    /// The page cache could not be dropped: it is still the one of an older version.
-    pub(crate) fn still_outdated(&self) {
-        self.cached.store(u64::MAX, Ordering::Release);
+    /// The page cache has nothing that is older than `version`.
+    pub(crate) fn cached_is(&self, version: u64) {
+        self.cached.store(version, Ordering::Release);
+    }
+
+    /// A `write(2)` begins to change the page cache. See [`Inode::with_size_locked`].
+    pub(crate) fn cached_write_begins(&self, inode: &Inode<Qtfs>) {
+        inode.with_size_locked(|| self.writing.fetch_add(1, Ordering::AcqRel));
+    }
+
+    /// It has ended.
+    pub(crate) fn cached_write_ended(&self) {
+        self.writing.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A lock on a range of the file was granted.
+    pub(crate) fn lock_ranges(&self) {
+        self.ranges_locked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Node::lock_ranges`] was called since the file was opened first.
+    pub(crate) fn has_locked_ranges(&self) -> bool {
+        self.ranges_locked.load(Ordering::Relaxed)
+    }
+
+    /// HOST has acknowledged data that may not be on its disk.
+    pub(crate) fn written(&self, session: &Session) {
+        self.unsynced.store(session.written(), Ordering::Release);
+    }
+
+    /// Takes the boot of HOST in which [`Node::written`] was called last, or 0.
+    pub(crate) fn take_unsynced(&self) -> u64 {
+        self.unsynced.swap(0, Ordering::AcqRel)
+    }
+
+    /// Puts back what [`Node::take_unsynced`] gave.
+    pub(crate) fn still_unsynced(&self, boot: u64) {
+        let (ok, fail) = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.unsynced.compare_exchange(0, boot, ok, fail);
+    }
+
+    /// Takes the open files out that only waited for data to be written.
+    pub(crate) fn take_lingering(&self) -> KVVec<Arc<OpenFile>> {
+        let mut gone = KVVec::new();
+        let mut inner = self.inner.lock();
+        while let Some(at) = inner.opens.iter().position(|open| open.lingers()) {
+            let Ok(open) = inner.opens.remove(at) else {
+                break;
+            };
+            // Without memory the file stays open until umount.
+            let _ = gone.push(open, GFP_KERNEL);
+        }
+        gone
     }
 }
 
-/// Takes over the id of an inode and the version of its contents. Callers may hold folios locked.
-pub(crate) fn adopt(inode: &Inode<Qtfs>, attr: &Attr) {
-    let session = &inode.mount().session;
+/// Takes over the id of an inode and the version of its contents, as the server told them in the
+/// given incarnation of the session. Callers may hold folios locked.
+pub(crate) fn adopt(inode: &Inode<Qtfs>, attr: &Attr, incarnation: u32) {
     let node = inode.node();
+    if inode.mount().session.incarnation() != incarnation {
+        // The server that told it is gone, and another object may have the id by now.
+        return;
+    }
     node.id.store(attr.node.0, Ordering::Release);
-    let current = session.incarnation();
-    if node.incarnation.swap(current, Ordering::AcqRel) == current {
+    if node.incarnation.swap(incarnation, Ordering::AcqRel) == incarnation {
         node.stamp.fetch_max(attr.stamp, Ordering::AcqRel);
         node.version.fetch_max(attr.version, Ordering::AcqRel);
     } else {
@@ -348,12 +428,12 @@ pub(crate) fn adopt(inode: &Inode<Qtfs>, attr: &Attr) {
     }
 }
 
-/// Takes over what the server told of an inode, in a reply to a request that was made when the
-/// clock stood at `asked`. May wait for folios, so callers hold none.
-pub(crate) fn apply(inode: &Inode<Qtfs>, attr: &Attr, asked: u64) {
-    adopt(inode, attr);
+/// Takes over what the server told of an inode, in a reply to what was `asked` then. May wait for
+/// folios, so callers hold none.
+pub(crate) fn apply(inode: &Inode<Qtfs>, attr: &Attr, asked: Asked) {
+    adopt(inode, attr, asked.incarnation);
     let node = inode.node();
-    if node.clock.load(Ordering::Acquire) > asked {
+    if node.clock.load(Ordering::Acquire) > asked.clock {
         // The reply may not know what this machine did meanwhile.
         return;
     }
@@ -375,14 +455,16 @@ pub(crate) fn apply(inode: &Inode<Qtfs>, attr: &Attr, asked: u64) {
         flags: attr.flags,
     };
     // What this machine has written but not sent yet counts too.
-    if inode.is_regular() && inode.is_dirty() {
-        return;
-    }
+    let is_news = || {
+        let written = node.clock.load(Ordering::Acquire) > asked.clock;
+        let writing = node.writing.load(Ordering::Acquire) > 0;
+        !inode.is_regular() || !(written || writing || inode.is_dirty())
+    };
     let old = inode.size();
-    if old != attr.size {
-        inode.set_size(attr.size);
-        if inode.is_regular() && attr.size < old {
-            inode.drop_behind(attr.size);
+    if old != attr.size && inode.set_size_if(attr.size, is_news) && attr.size < old {
+        // Whatever else the cache has is of an older version, and dropped when it is used.
+        if inode.is_regular() {
+            let _ = inode.drop_pages(attr.size, u64::MAX);
         }
     }
 }

@@ -68,9 +68,10 @@ pub(crate) use credentials::Acting;
 use credentials::Credentials;
 use releases::Releases;
 use request::{
+    Asked,
     Reply,
     Request,
-    LOST, //
+    UNSENT, //
 };
 use slots::Slots;
 use then::{
@@ -80,6 +81,8 @@ use then::{
 
 /// Frames with more data than this go by a lane of their own.
 const BULK: usize = 64 * 1024;
+/// How long [`Wait::Briefly`] waits, in milliseconds.
+const BRIEFLY_MS: u32 = 1000;
 /// How often requests are looked at that nobody waits for, with `soft`, in milliseconds.
 const TICK_MS: u32 = 500;
 /// Slots that are asked for.
@@ -102,6 +105,17 @@ pub(crate) enum Wait {
     Killable,
     /// Until a signal comes; then the request is cancelled on the server.
     Interruptible,
+    /// For a moment; the server executes the request in any case.
+    Briefly,
+}
+
+/// Room for a LOCK that waits on the server.
+pub(crate) struct WaitingLock<'a>(&'a AtomicU32);
+
+impl Drop for WaitingLock<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The fields of [`Session`] protected by the lock.
@@ -128,6 +142,13 @@ pub(crate) struct Session {
     pub(crate) credentials: Pin<KBox<Credentials>>,
     /// Counts the sessions that the server made for this mount; ids belong to one of them.
     incarnation: AtomicU32,
+    /// Which boot of HOST the session is with.
+    boot: AtomicU64,
+    /// The boot of HOST in which data was acknowledged that no `syncfs(2)` has put on its disk; 0
+    /// if there is none.
+    unsynced: AtomicU64,
+    /// Number of LOCK requests that wait on the server.
+    waiting_locks: AtomicU32,
     /// `umount -f`: everything fails.
     aborted: AtomicBool,
     /// Orders replies and what happens on this machine, see [`Session::clock`].
@@ -152,6 +173,9 @@ impl Session {
                 releases: KBox::pin_init(Releases::new(), GFP_KERNEL)?,
                 credentials: KBox::pin_init(Credentials::new(), GFP_KERNEL)?,
                 incarnation: AtomicU32::new(0),
+                boot: AtomicU64::new(0),
+                unsynced: AtomicU64::new(0),
+                waiting_locks: AtomicU32::new(0),
                 aborted: AtomicBool::new(false),
                 clock: AtomicU64::new(1),
                 inner <- new_mutex!(Inner {
@@ -248,13 +272,49 @@ impl Session {
         self.clock.fetch_add(1, Ordering::AcqRel)
     }
 
+    /// Which boot of HOST the session is with; never 0.
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot.load(Ordering::Acquire)
+    }
+
+    /// HOST has acknowledged data that may not be on its disk. Returns its boot.
+    pub(crate) fn written(&self) -> u64 {
+        let boot = self.boot();
+        self.unsynced.store(boot, Ordering::Release);
+        boot
+    }
+
+    /// Whether HOST was rebooted since [`Session::written`] was called last. Once only.
+    pub(crate) fn take_rebooted(&self) -> bool {
+        let boot = self.unsynced.swap(0, Ordering::AcqRel);
+        boot != 0 && boot != self.boot()
+    }
+
+    /// Asks for room for a LOCK that waits on the server, which holds a slot meanwhile; some must
+    /// be left for whoever releases the lock.
+    pub(crate) fn may_wait_for_lock(&self) -> Option<WaitingLock<'_>> {
+        let waiting = &self.waiting_locks;
+        let waiting_lock = WaitingLock(waiting);
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        (before < u32::from(SLOTS) / 4).then_some(waiting_lock)
+    }
+
+    /// What answers are measured by that are asked for now.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked {
+            clock: self.clock(),
+            incarnation: self.incarnation(),
+        }
+    }
+
     /// Number of requests that are on their way.
     pub(crate) fn in_flight(&self) -> usize {
         self.inner.lock().slots.in_use()
     }
 
     /// Sends `call` with the current caller's identity, and waits for the reply. Ids in it are of
-    /// `incarnation`; when that is over, or ends before the reply comes, it fails with [`LOST`].
+    /// `incarnation`; when that is over, or ends before the reply comes, it fails as
+    /// [`request::is_lost`] says.
     pub(crate) fn exchange<C: Call>(
         self: &Arc<Self>,
         call: &C,
@@ -281,17 +341,29 @@ impl Session {
         let request = Request::new(call, cred, data, sink, Then::Wake)?;
         self.stats.waits(C::OP);
         self.place(&request, incarnation, wait)?;
+        let mut interrupted = false;
         let waited = match (wait, self.config.timeout) {
             (Wait::Killable, None) => request.done.wait_killable(),
             (Wait::Killable, Some(ms)) => request.done.wait_killable_timeout(ms),
+            (Wait::Briefly, _) => request.done.wait_killable_timeout(BRIEFLY_MS),
             (Wait::Interruptible, _) => request.done.wait_interruptible().or_else(|_| {
+                interrupted = true;
                 self.cancel(&request);
                 request.done.wait_killable()
             }),
         };
         match waited {
-            Ok(()) => request.state.lock().result.take().unwrap_or(Err(EIO)),
-            Err(e) => self.give_up(&request, e),
+            Ok(()) => {
+                let result = request.state.lock().result.take().unwrap_or(Err(EIO));
+                match result {
+                    // The program's handler decides whether the system call goes on after it.
+                    Ok(reply) if interrupted && matches!(reply.error(), Err(e) if e == EINTR) => {
+                        Err(ERESTARTSYS)
+                    }
+                    result => result,
+                }
+            }
+            Err(e) => self.give_up(&request, e, wait),
         }
     }
 
@@ -310,14 +382,14 @@ impl Session {
             // Some program waits for it in the end.
             self.stats.waits(C::OP);
         }
-        match Request::new(call, cred, data, sink, then) {
+        match Request::new(call, cred, data, sink, Then::Forget) {
             Ok(request) => {
+                request.state.lock().then = then;
                 if let Err(e) = self.place(&request, incarnation, Wait::Killable) {
                     self.finish(&request, Err(e));
                 }
             }
-            // `then` was dropped, which ends what it stands for with an error.
-            Err(e) => self.log_error(C::OP.name(), e, "no memory for a request"),
+            Err(e) => then.fail(self, e),
         }
     }
 
@@ -335,15 +407,19 @@ impl Session {
                     return Err(EIO);
                 }
                 if self.incarnation() != incarnation {
-                    return Err(LOST);
+                    return Err(UNSENT);
                 }
                 if let Some((slot, seq)) = inner.slots.take(request) {
                     let (lane, outbox) = inner.lane_for(request);
+                    request.lane.store(lane, Ordering::Relaxed);
+                    request.sent(Asked {
+                        clock: self.clock(),
+                        incarnation,
+                    });
                     drop(inner);
-                    self.stats.sent(request.op, request.len(), false);
                     // Without a lane the request waits until one is connected again.
                     if let Some(outbox) = outbox {
-                        request.lane.store(lane, Ordering::Relaxed);
+                        self.stats.sent(request.op, request.len(), false);
                         let frame = request.frame(slot, seq, false);
                         // A lane that fails sends the request again when it is back.
                         let _ = frame.and_then(|frame| outbox.send(frame));
@@ -361,6 +437,7 @@ impl Session {
                 }
                 (None, Wait::Killable) => waiter.wait_killable(),
                 (None, Wait::Interruptible) => waiter.wait_interruptible(),
+                (None, Wait::Briefly) => waiter.wait_killable_timeout(BRIEFLY_MS),
             };
             if let Err(e) = waited {
                 self.inner.lock().slots.give_up(&waiter);
@@ -372,36 +449,61 @@ impl Session {
     /// Tells the server that nobody waits for the request any more.
     fn cancel(&self, request: &Arc<Request>) {
         let _nofs = NoFs::enter();
-        let (outbox, header) = {
+        let (outbox, frame) = {
             let inner = self.inner.lock();
+            request.given_up.store(true, Ordering::Relaxed);
             let Some((slot, seq)) = inner.slots.place_of(request) else {
                 return;
             };
             let lane = request.lane.load(Ordering::Relaxed);
             let outbox = inner.lanes.get(usize::from(lane)).and_then(Clone::clone);
-            let mut header = Header::new(Kind::Cancel, request.op as u8);
-            header.slot = slot;
-            header.seq = seq;
-            (outbox, header)
+            (outbox, request.cancel(slot, seq))
         };
-        // Without a lane, or memory, the server executes the request to its end.
-        let _ = outbox.map(|outbox| outbox.send(bare(&header)?));
+        // Without a lane the server is told by the next one; without memory it executes the
+        // request to its end.
+        let _ = outbox.map(|outbox| outbox.send(frame?));
     }
 
     /// The caller does not wait any more: what the reply brings is given back when it comes.
-    fn give_up(self: &Arc<Self>, request: &Arc<Request>, error: Error) -> Result<Reply> {
-        self.cancel(request);
+    fn give_up(
+        self: &Arc<Self>,
+        request: &Arc<Request>,
+        error: Error,
+        wait: Wait,
+    ) -> Result<Reply> {
+        if wait != Wait::Briefly {
+            self.cancel(request);
+        }
+        if request.sink.is_some() {
+            self.withdraw_sink(request);
+        }
         let result = {
             let mut state = request.state.lock();
             state.then = Then::Forget;
             state.result.take()
         };
-        if let Some(result) = result {
+        match result {
             // The reply came at the last moment.
-            then::give_back(self, request.op, &result);
+            Some(result) => then::give_back(self, request, &result),
+            None => self.stats.failed(request.op),
         }
-        self.stats.failed(request.op);
         Err(error)
+    }
+
+    /// Returns when nothing is written to the sink of the request any more: its pages may be in the
+    /// page cache, where others use them from now on.
+    fn withdraw_sink(&self, request: &Request) {
+        let mut inner = self.inner.lock();
+        request.unwanted.store(true, Ordering::Release);
+        while request.receiving.load(Ordering::Acquire) {
+            // The rest of the reply may take as long as the peer likes.
+            let lane = request.receiver.load(Ordering::Relaxed);
+            let outbox = inner.lanes.get(usize::from(lane)).and_then(Clone::clone);
+            if let Some(outbox) = outbox {
+                outbox.close();
+            }
+            self.changed.wait(&mut inner);
+        }
     }
 
     /// Ends the request in a slot.
@@ -423,9 +525,19 @@ impl Session {
         };
         let name = request.op.name();
         self.log(Level::Debug, fmt!("{name}: status {status} after {us} us"));
-        let then = mem::replace(&mut request.state.lock().then, Then::Forget);
-        if let Some(result) = then.run(self, request.op, result) {
-            request.state.lock().result = Some(result);
+        let acting = {
+            let mut state = request.state.lock();
+            match mem::replace(&mut state.then, Then::Forget) {
+                // In one step: whoever gives up finds the one or leaves the other.
+                Then::Wake => {
+                    state.result = Some(result);
+                    None
+                }
+                then => Some((then, result)),
+            }
+        };
+        if let Some((then, result)) = acting {
+            then.run(self, request, result);
         }
         request.done.complete();
     }
@@ -501,19 +613,18 @@ impl Session {
                 request.unwanted.store(true, Ordering::Release);
                 let then = mem::replace(&mut state.then, Then::Forget);
                 // Without memory the pages fail now, which dropping does.
-                let _ = late.push((request.op, then), GFP_KERNEL);
+                let _ = late.push((request.clone(), then), GFP_KERNEL);
             }
         }
-        for (op, then) in late {
-            let _ = then.run(self, op, Err(ETIMEDOUT));
-            self.stats.failed(op);
+        for (request, then) in late {
+            then.run(self, &request, Err(ETIMEDOUT));
+            self.stats.failed(request.op);
         }
     }
 
     /// Sends what waits in the queue of releases.
     fn send_releases(&self) {
         while let Some(queue) = self.releases.next() {
-            let incarnation = self.incarnation();
             // A failure means that the session ends, and with it files and nodes on the server.
             let _ = (|| -> Result {
                 let mut files = KVVec::from_elem(0u8, queue.files.len() * 8, GFP_KERNEL)?;
@@ -526,7 +637,7 @@ impl Session {
                 };
                 let none = Arc::new(Pages::new(), GFP_KERNEL)?;
                 let request = Request::new(&message, 0, none, None, Then::Forget)?;
-                self.place(&request, incarnation, Wait::Killable)
+                self.place(&request, queue.incarnation, Wait::Killable)
             })();
         }
     }
@@ -549,7 +660,7 @@ impl Session {
 }
 
 /// A frame that is nothing but its header.
-fn bare(header: &Header) -> Result<Arc<Frame>> {
+pub(crate) fn bare(header: &Header) -> Result<Arc<Frame>> {
     let mut head = KVVec::from_elem(0u8, HEADER_LEN, GFP_KERNEL)?;
     let place = head.first_chunk_mut::<HEADER_LEN>().ok_or(EINVAL)?;
     header.write(place).map_err(|_| EINVAL)?;

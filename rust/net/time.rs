@@ -2,6 +2,8 @@
 
 //! The monotonic clock.
 
+use kernel::prelude::*;
+
 use crate::bindings;
 
 /// Microseconds since boot.
@@ -14,4 +16,13 @@ pub fn now_us() -> u64 {
 pub fn ticks(ms: u32) -> usize {
     // SAFETY: A pure conversion.
     unsafe { bindings::__msecs_to_jiffies(ms) }
+}
+
+/// Sleeps; fails with [`ERESTARTSYS`] when a signal came.
+pub fn sleep_interruptible(ms: u32) -> Result {
+    // SAFETY: Callers may sleep.
+    match unsafe { bindings::msleep_interruptible(ms) } {
+        0 => Ok(()),
+        _ => Err(ERESTARTSYS),
+    }
 }

@@ -182,6 +182,9 @@ messages! {
         session: [u8; 16],
         /// How long the server keeps a session without connections, in milliseconds.
         ttl: u32,
+        /// A number that is another one after HOST was booted again: what was not on its disk by
+        /// then is lost.
+        boot: u64,
     }
 
     /// Registers a caller's identity; index 0 is root with all capabilities from the start.
@@ -609,7 +612,10 @@ messages! {
         /// How.
         flags: LockFlags,
     }
-    {}
+    {
+        /// Attributes afterwards.
+        attr: Attr,
+    }
 
     /// Who holds a lock that conflicts with this one (`F_GETLK`).
     29 TESTLOCK Testlock => TestlockReply, again

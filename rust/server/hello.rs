@@ -87,11 +87,11 @@ pub(crate) fn receive(
             hello.version_min,
             hello.version_max
         );
-        lane.send(greeting(&ticket, 0, None)?)?;
+        lane.send(greeting(&ticket, 0, 0, None)?)?;
         return Err(End::Bad("no common version"));
     }
     match join(server, lane, &hello, |session| {
-        greeting(&ticket, version, Some(session))
+        greeting(&ticket, version, server.boot(), Some(session))
     }) {
         Ok(session) => Ok(session),
         Err(refusal) => {
@@ -189,7 +189,12 @@ fn join(
 }
 
 /// The answer to HELLO: the session, or that there is none because of the versions.
-fn greeting(ticket: &Ticket, version: u16, session: Option<&Session>) -> Result<Arc<Frame>> {
+fn greeting(
+    ticket: &Ticket,
+    version: u16,
+    boot: u64,
+    session: Option<&Session>,
+) -> Result<Arc<Frame>> {
     let greeting = HelloReply {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
@@ -200,6 +205,7 @@ fn greeting(ticket: &Ticket, version: u16, session: Option<&Session>) -> Result<
         slots: session.map_or(0, Session::credits),
         session: session.map_or([0; 16], |s| *s.id()),
         ttl: sessions::TTL_MS as u32,
+        boot,
     };
     let mut body = [0; 64];
     let mut writer = Writer::new(&mut body);

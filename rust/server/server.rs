@@ -11,6 +11,18 @@ use kernel::{
     },
 };
 
+use qtfs_net::Pages;
+use qtfs_vfs::local::{
+    device,
+    file::{
+        How,
+        ReadHow, //
+    },
+    path::Symlinks,
+    File,
+    Path, //
+};
+
 use crate::{
     listener::Connections,
     policy::Policy,
@@ -45,11 +57,17 @@ struct Engine {
     next: u64,
     /// How many engines there were.
     epoch: u64,
+    /// Which boot of HOST it is: the same number however often the module is loaded.
+    boot: u64,
 }
 
 impl Server {
     /// Without clients, engine and policy.
     pub(crate) fn new() -> Result<Arc<Self>> {
+        // Until engine comes and the kernel's own number can be read.
+        let mut random = [0; 8];
+        device::random(&mut random);
+        let boot = u64::from_ne_bytes(random);
         let policy = Arc::new(Policy::empty(), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
@@ -62,6 +80,7 @@ impl Server {
                     policy,
                     next: 1,
                     epoch: 0,
+                    boot,
                 }),
             }),
             GFP_KERNEL,
@@ -98,12 +117,17 @@ impl Server {
         engine.configured = false;
     }
 
+    /// Which boot of HOST it is; known once engine has handed over a policy.
+    pub(crate) fn boot(&self) -> u64 {
+        self.engine.lock().boot
+    }
+
     /// The policy that holds now.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.engine.lock().policy.clone()
     }
 
-    /// Sets another policy.
+    /// Sets another policy. Called in engine's context.
     pub(crate) fn configure(&self, bytes: &[u8]) -> Result<Arc<Policy>> {
         let number = {
             let mut engine = self.engine.lock();
@@ -111,7 +135,9 @@ impl Server {
             engine.next
         };
         let policy = Arc::new(Policy::parse(bytes, number)?, GFP_KERNEL)?;
+        let boot = boot_id();
         let mut engine = self.engine.lock();
+        engine.boot = boot.unwrap_or(engine.boot);
         let old = core::mem::replace(&mut engine.policy, policy.clone());
         engine.configured = true;
         drop(engine);
@@ -127,4 +153,23 @@ impl Server {
             busy = self.sessions.reap(&self.queue) || self.connections.has_lost();
         }
     }
+}
+
+/// The number that the kernel gave this boot, as far as it is in 64 bits, or nothing where engine
+/// sees no procfs: then another load of the module counts as another boot.
+fn boot_id() -> Option<u64> {
+    let path = Path::absolute(c"/proc/sys/kernel/random/boot_id", Symlinks::Refuse).ok()?;
+    let how = How {
+        read: true,
+        ..How::default()
+    };
+    let file = File::open(&path, how).ok()?;
+    let pages = Pages::alloc(64).ok()?;
+    let len = file.read(0, &pages, pages.len(), ReadHow::default()).ok()?;
+    let text = pages.to_vec(len).ok()?;
+    let digits = text.iter().filter_map(|&b| char::from(b).to_digit(16));
+    let number = digits
+        .take(16)
+        .fold(0, |number, digit| number << 4 | u64::from(digit));
+    (number != 0).then_some(number)
 }

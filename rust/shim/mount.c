@@ -77,6 +77,12 @@ struct dentry *qtfs_unopened_dentry(const struct file *file)
 	return file->f_path.dentry;
 }
 
+/* Whether the last reference to a file is gone, as in locks_remove_file(). */
+bool qtfs_file_is_closing(struct file *file)
+{
+	return !file_count(file);
+}
+
 bool qtfs_d_is_root(const struct dentry *dentry)
 {
 	return IS_ROOT(dentry);
@@ -143,12 +149,15 @@ const struct group_info *qtfs_cred_groups(const struct cred *cred)
 	return cred->group_info;
 }
 
-u64 qtfs_file_capabilities(void)
+/* The capabilities that hold outside of user namespaces made by programs. */
+u64 qtfs_cred_caps(const struct cred *cred)
 {
-	return BIT_ULL(CAP_CHOWN) | BIT_ULL(CAP_DAC_OVERRIDE) | BIT_ULL(CAP_DAC_READ_SEARCH) |
-	       BIT_ULL(CAP_FOWNER) | BIT_ULL(CAP_FSETID) | BIT_ULL(CAP_LINUX_IMMUTABLE) |
-	       BIT_ULL(CAP_MKNOD) | BIT_ULL(CAP_SETFCAP) | BIT_ULL(CAP_SYS_RESOURCE) |
-	       BIT_ULL(CAP_SYS_ADMIN) | BIT_ULL(CAP_LEASE);
+	return cred->user_ns == &init_user_ns ? cred->cap_effective.val : 0;
+}
+
+u64 qtfs_all_caps(void)
+{
+	return CAP_VALID_MASK;
 }
 
 int qtfs_current_umask(void)

@@ -27,6 +27,7 @@ dev_t qtfs_mkdev(u32 major, u32 minor);
 u32 qtfs_major(dev_t dev);
 u32 qtfs_minor(dev_t dev);
 struct dentry *qtfs_unopened_dentry(const struct file *file);
+bool qtfs_file_is_closing(struct file *file);
 bool qtfs_d_is_root(const struct dentry *dentry);
 void qtfs_hash_name(struct dentry *parent, struct qstr *name, unsigned int len);
 uid_t qtfs_kuid(kuid_t uid);
@@ -45,7 +46,8 @@ long qtfs_splice_copy_file_range(struct file *in, loff_t pos_in, struct file *ou
 
 /* The current task. */
 const struct group_info *qtfs_cred_groups(const struct cred *cred);
-u64 qtfs_file_capabilities(void);
+u64 qtfs_cred_caps(const struct cred *cred);
+u64 qtfs_all_caps(void);
 int qtfs_current_umask(void);
 u64 qtfs_hash_owner(unsigned long owner);
 size_t qtfs_node_name(char *buf, size_t size);

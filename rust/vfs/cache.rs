@@ -202,6 +202,13 @@ impl<F: FileSystem> Inode<F> {
         unsafe { bindings::filemap_range_has_page((*self.as_raw()).i_mapping, start as i64, end) }
     }
 
+    /// Whether any page of the range is dirty or under writeback.
+    pub fn is_written(&self, start: u64, end: u64) -> bool {
+        let (start, end) = (start as i64, i64::try_from(end).unwrap_or(i64::MAX));
+        // SAFETY: The inode is alive.
+        unsafe { bindings::filemap_range_has_writeback((*self.as_raw()).i_mapping, start, end) }
+    }
+
     /// Whether there are dirty pages or pages under writeback.
     pub fn is_dirty(&self) -> bool {
         // SAFETY: The inode is alive.
@@ -322,6 +329,8 @@ struct Reading<'a, F: FileSystem> {
     batch: Option<Batch>,
     /// Nobody waits yet for what is read.
     ahead: bool,
+    /// Why reading failed.
+    result: Result,
 }
 
 /// Sends what was collected.
@@ -337,7 +346,8 @@ fn send_read<F: FileSystem>(inode: &Inode<F>, reading: &mut Reading<'_, F>) {
         F::read_pages(inode, reading.open, pos, pages, done);
     } else {
         // Reading ahead may fail, as it does when the server loses the session; this may not.
-        done.finish(F::read_now(inode, reading.open, pos, pages).map(|_| ()));
+        reading.result = F::read_now(inode, reading.open, pos, pages).map(|_| ());
+        done.finish(reading.result);
     }
 }
 
@@ -410,14 +420,15 @@ unsafe extern "C" fn read_folio<F: FileSystem>(
             open: open_of::<F>(file),
             batch: None,
             ahead: false,
+            result: Ok(()),
         };
         let mut ctx: bindings::iomap_read_folio_ctx = pin_init::zeroed();
         ctx.cur_folio = folio;
         ctx.ops = &raw const Ops::<F>::READ.0;
         ctx.read_ctx = (&raw mut reading).cast();
         bindings::iomap_read_folio(map_operations(), &mut ctx, ptr::null_mut());
+        reading.result.map_or_else(|e| e.to_errno(), |()| 0)
     }
-    0
 }
 
 /// # Safety
@@ -430,6 +441,7 @@ unsafe extern "C" fn readahead<F: FileSystem>(rac: *mut bindings::readahead_cont
             open: open_of::<F>((*rac).file),
             batch: None,
             ahead: true,
+            result: Ok(()),
         };
         let mut ctx: bindings::iomap_read_folio_ctx = pin_init::zeroed();
         ctx.rac = rac;

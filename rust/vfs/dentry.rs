@@ -64,6 +64,16 @@ impl LookupFlags {
         self.has(bindings::LOOKUP_OPEN)
     }
 
+    /// It must be a directory.
+    pub const fn directory(self) -> bool {
+        self.has(bindings::LOOKUP_DIRECTORY)
+    }
+
+    /// A symlink at the end is followed.
+    pub const fn follow(self) -> bool {
+        self.has(bindings::LOOKUP_FOLLOW)
+    }
+
     /// The name is about to be made.
     pub const fn create(self) -> bool {
         self.has(bindings::LOOKUP_CREATE)

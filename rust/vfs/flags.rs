@@ -100,6 +100,11 @@ pub fn fallocate_extends(mode: u32) -> bool {
     mode & (bindings::FALLOC_FL_KEEP_SIZE | bindings::FALLOC_FL_COLLAPSE_RANGE) == 0
 }
 
+/// Whether `fallocate(2)` with this mode moves contents, so that a second time would do harm.
+pub fn fallocate_moves(mode: u32) -> bool {
+    mode & (bindings::FALLOC_FL_COLLAPSE_RANGE | bindings::FALLOC_FL_INSERT_RANGE) != 0
+}
+
 /// Whether attributes are changed because a file is opened with `O_TRUNC`.
 pub fn truncates_on_open(valid: u32) -> bool {
     let both = bindings::ATTR_OPEN | bindings::ATTR_SIZE;

@@ -46,6 +46,8 @@ pub use attr::{
 pub struct Key {
     /// File system on the server.
     pub dev: u64,
+    /// Mount on the server, of a directory; 0 of anything else.
+    pub mount: u64,
     /// Inode number.
     pub ino: u64,
     /// Inode generation.
@@ -211,6 +213,30 @@ impl<F: FileSystem> Inode<F> {
             bindings::qtfs_i_size_write(self.as_raw(), size);
             bindings::qtfs_size_unlock(self.as_raw());
         }
+    }
+
+    /// Calls `f` while nobody sets the size by [`Inode::set_size_if`]. It must not sleep.
+    pub fn with_size_locked<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: The inode is alive.
+        unsafe { bindings::qtfs_size_lock(self.as_raw()) };
+        let result = f();
+        // SAFETY: Locked above.
+        unsafe { bindings::qtfs_size_unlock(self.as_raw()) };
+        result
+    }
+
+    /// Sets the cached size if `condition` holds while nobody is in [`Inode::with_size_locked`].
+    /// Returns whether it did. The condition must not sleep.
+    pub fn set_size_if(&self, size: u64, condition: impl FnOnce() -> bool) -> bool {
+        let size = i64::try_from(size).unwrap_or(bindings::MAX_LFS_FILESIZE);
+        self.with_size_locked(|| {
+            let holds = condition();
+            if holds {
+                // SAFETY: The inode is alive; its lock orders the writers of the size.
+                unsafe { bindings::qtfs_i_size_write(self.as_raw(), size) };
+            }
+            holds
+        })
     }
 
     /// Whether the current process may make the file `size` bytes long: [`EFBIG`], and the signal

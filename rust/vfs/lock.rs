@@ -53,9 +53,10 @@ impl LockRequest<'_> {
         self.flag(bindings::FL_OFDLCK)
     }
 
-    /// Whether it is a POSIX lock that is dropped because a descriptor was closed.
+    /// Whether the lock is dropped because a descriptor, or the file, is closed.
     pub fn is_close(&self) -> bool {
-        self.flag(bindings::FL_CLOSE)
+        // SAFETY: Looks at the file's count only; the caller holds the file unless it is closed.
+        self.flag(bindings::FL_CLOSE) || unsafe { bindings::qtfs_file_is_closing(self.file) }
     }
 
     /// Type.

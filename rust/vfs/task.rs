@@ -103,20 +103,17 @@ pub fn is_dying() -> bool {
     unsafe { bindings::qtfs_fatal_signal_pending() }
 }
 
-/// The capabilities that matter to files, as bits.
-pub fn file_capabilities() -> u64 {
-    // SAFETY: A pure function.
-    unsafe { bindings::qtfs_file_capabilities() }
-}
-
 /// The identity of the current task for file accesses.
 pub struct Caller {
     /// User.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Capabilities, of those that matter to files.
+    /// Capabilities, of those that matter to files. Those that hold in a user namespace only say
+    /// nothing about HOST's files.
     pub caps: u64,
+    /// All capabilities that there are.
+    pub all_caps: bool,
     groups: *const bindings::group_info,
 }
 
@@ -126,10 +123,12 @@ impl Caller {
         // SAFETY: The credentials of the current task do not change while it is in here.
         unsafe {
             let cred = bindings::qtfs_current_cred();
+            let caps = bindings::qtfs_cred_caps(cred);
             Self {
                 uid: bindings::qtfs_kuid((*cred).fsuid),
                 gid: bindings::qtfs_kgid((*cred).fsgid),
-                caps: (*cred).cap_effective.val & file_capabilities(),
+                caps: caps & qtfs_proto::CAPABILITIES,
+                all_caps: caps & bindings::qtfs_all_caps() == bindings::qtfs_all_caps(),
                 groups: bindings::qtfs_cred_groups(cred),
             }
         }

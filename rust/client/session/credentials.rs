@@ -23,10 +23,7 @@ use qtfs_proto::{
     },
     List, //
 };
-use qtfs_vfs::task::{
-    file_capabilities,
-    Caller, //
-};
+use qtfs_vfs::task::Caller;
 
 use super::{
     Session,
@@ -42,6 +39,7 @@ struct Identity {
     uid: u32,
     gid: u32,
     caps: u64,
+    all_caps: bool,
     groups: KVVec<u32>,
     /// The incarnation of the session that knows it.
     incarnation: AtomicU32,
@@ -70,6 +68,7 @@ impl Identity {
         self.uid == caller.uid
             && self.gid == caller.gid
             && self.caps == caller.caps
+            && self.all_caps == caller.all_caps
             && self.groups.iter().copied().eq(caller.groups())
     }
 }
@@ -135,8 +134,7 @@ impl Credentials {
             return Ok(Acting(known.clone()));
         }
         // Root with all capabilities needs no groups: index 0 is registered from the start.
-        let all = file_capabilities();
-        let root = caller.uid == 0 && caller.gid == 0 && caller.caps == all;
+        let root = caller.uid == 0 && caller.gid == 0 && caller.all_caps;
         let mut groups = KVVec::new();
         for group in caller.groups() {
             groups.push(group, GFP_KERNEL)?;
@@ -163,6 +161,7 @@ impl Credentials {
                 uid: caller.uid,
                 gid: caller.gid,
                 caps: caller.caps,
+                all_caps: caller.all_caps,
                 groups,
                 incarnation: AtomicU32::new(0),
                 users: AtomicUsize::new(1),

@@ -40,7 +40,6 @@ use super::{
     request::{
         Reply,
         Request,
-        LOST,
         NO_LANE, //
     },
     Session,
@@ -52,11 +51,18 @@ const CONNECT_MS: u32 = 8_000;
 /// First and longest pause between two tries to connect, in milliseconds.
 const PAUSE_MS: (u32, u32) = (10, 1_000);
 
-/// A connected lane.
+/// A connected lane; dropping it ends the connection.
 pub(super) struct Connected {
     socket: Arc<Socket>,
     outbox: Arc<Outbox>,
-    sender: Thread,
+    /// Ends once the outbox is closed, and is waited for when it is dropped.
+    _sender: Thread,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
 }
 
 /// Keeps a lane connected and receives, until the session is stopped.
@@ -76,15 +82,11 @@ pub(super) fn run(session: &Arc<Session>, lane: u16, first: Option<Connected>) {
             }
         }
         match connected.take().map_or_else(|| connect(session, lane), Ok) {
-            Ok(Connected {
-                socket,
-                outbox,
-                sender,
-            }) => {
+            Ok(connected) => {
                 pause = PAUSE_MS.0;
-                let error = receive(session, lane, &socket);
-                down(session, lane, &outbox);
-                drop(sender);
+                let error = receive(session, lane, &connected.socket);
+                down(session, lane, &connected.outbox);
+                drop(connected);
                 if !session.inner.lock().stopped {
                     let what = "connection lost, connecting again";
                     session.log(Level::Warn, fmt!("lane {lane}: {error:?}: {what}"));
@@ -129,7 +131,7 @@ pub(super) fn connect(session: &Arc<Session>, lane: u16) -> Result<Connected> {
     let connected = Connected {
         socket,
         outbox: outbox.clone(),
-        sender,
+        _sender: sender,
     };
     let result = if hello.session == known {
         Ok(())
@@ -139,16 +141,14 @@ pub(super) fn connect(session: &Arc<Session>, lane: u16) -> Result<Connected> {
         // The session is gone; lane 0 finds that out for itself.
         Err(EAGAIN)
     };
-    if let Err(e) = result.and_then(|()| up(session, lane, &outbox)) {
-        outbox.close();
-        return Err(e);
-    }
+    result.and_then(|()| up(session, lane, &outbox))?;
     Ok(connected)
 }
 
 /// What HELLO brought.
 struct Agreed {
     session: [u8; 16],
+    boot: u64,
     slots: u16,
 }
 
@@ -187,6 +187,7 @@ fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Resu
         status: header.status,
         body,
         data_len: 0,
+        asked: session.asked(),
     };
     if let Err(e) = reply.error() {
         let text = core::str::from_utf8(&reply.body).unwrap_or("no reason was given");
@@ -209,8 +210,18 @@ fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Resu
     if agreed.slots == 0 || agreed.slots > qtfs_proto::MAX_SLOTS || agreed.session == [0; 16] {
         return Err(bad(session, "the answer to HELLO makes no sense"));
     }
+    if usize::try_from(agreed.max_data)? < MAX_DATA {
+        let max = agreed.max_data;
+        let what = "bytes of data in a message, this module sends up to";
+        session.log(
+            Level::Error,
+            fmt!("the server takes {max} {what} {MAX_DATA}"),
+        );
+        return Err(EPROTONOSUPPORT);
+    }
     Ok(Agreed {
         session: agreed.session,
+        boot: agreed.boot,
         slots: agreed.slots,
     })
 }
@@ -220,10 +231,12 @@ fn begin(session: &Arc<Session>, agreed: Agreed) -> Result {
     let (old, outboxes) = {
         let mut inner = session.inner.lock();
         let again = inner.id != [0; 16];
-        let old = inner.slots.reset(agreed.slots)?;
+        // A request that a lane is receiving is ended by that lane.
+        let mut old = inner.slots.reset(agreed.slots)?;
+        old.retain(|request| !request.receiving.load(Ordering::Relaxed));
         inner.id = agreed.session;
+        session.boot.store(agreed.boot.max(1), Ordering::Release);
         session.incarnation.fetch_add(1, Ordering::AcqRel);
-        session.releases.clear();
         let mut outboxes = KVVec::new();
         for outbox in inner.lanes.iter_mut() {
             outboxes.push(outbox.take(), GFP_KERNEL)?;
@@ -240,10 +253,7 @@ fn begin(session: &Arc<Session>, agreed: Agreed) -> Result {
         outbox.close();
     }
     for request in old {
-        // A request that another lane is receiving is ended by that lane.
-        if !request.receiving.load(Ordering::Acquire) {
-            session.finish(&request, Err(LOST));
-        }
+        session.finish(&request, Err(request.lost()));
     }
     Ok(())
 }
@@ -259,8 +269,12 @@ fn up(session: &Arc<Session>, lane: u16, outbox: &Arc<Outbox>) -> Result {
         let sent_by = request.lane.load(Ordering::Relaxed);
         if sent_by == lane || sent_by == NO_LANE {
             request.lane.store(lane, Ordering::Relaxed);
-            session.stats.sent(request.op, request.len(), true);
-            frames.push(request.frame(slot, seq, sent_by == lane)?, GFP_KERNEL)?;
+            let again = sent_by == lane;
+            session.stats.sent(request.op, request.len(), again);
+            frames.push(request.frame(slot, seq, again)?, GFP_KERNEL)?;
+            if request.given_up.load(Ordering::Relaxed) {
+                frames.push(request.cancel(slot, seq)?, GFP_KERNEL)?;
+            }
         }
     }
     let place = inner.lanes.get_mut(usize::from(lane)).ok_or(ENOTCONN)?;
@@ -327,6 +341,7 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
             if request.receiving.swap(true, Ordering::AcqRel) {
                 return Err(bad(session, "two replies to one request at the same time"));
             }
+            request.receiver.store(lane, Ordering::Relaxed);
         }
         found
     };
@@ -336,33 +351,43 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
         return socket.recv_segments(rest.segments());
     };
     let result = receive_data(session, socket, &header, &request);
-    request.receiving.store(false, Ordering::Release);
-    match result {
-        Ok(()) => {
-            let size = HEADER_LEN + header.body_len + header.data_len;
-            session.stats.received(request.op, size);
-            let reply = Reply {
-                status: header.status,
-                body,
-                data_len: header.data_len,
-            };
-            session.end(header.slot, header.seq, Ok(reply));
-            Ok(())
+    // In one step, so that either this lane ends the request or whoever resets the slots.
+    let (has_slot, is_whole) = {
+        let mut inner = session.inner.lock();
+        request.receiving.store(false, Ordering::Release);
+        let in_slot = inner.slots.find(header.slot, header.seq);
+        let has_slot = in_slot.is_some_and(|there| Arc::ptr_eq(there, &request));
+        if has_slot && (result.is_ok() || session.is_aborted()) {
+            inner.slots.release(header.slot, header.seq);
         }
-        Err(e) => {
-            // The request is sent again when the lane is back, unless there is no sense in that.
-            if session.is_aborted() {
-                session.end(header.slot, header.seq, Err(EIO));
-            } else if session.inner.lock().slots.place_of(&request).is_none() {
-                session.finish(&request, Err(LOST));
-            }
-            session.log(
-                Level::Debug,
-                fmt!("lane {lane}: {e:?} in the middle of a reply"),
-            );
-            Err(e)
-        }
+        (has_slot, result.is_ok())
+    };
+    if request.unwanted.load(Ordering::Acquire) {
+        // Somebody waits until nothing is written to the sink any more.
+        session.changed.notify_all();
     }
+    if !has_slot {
+        session.finish(&request, Err(request.lost()));
+    } else if is_whole {
+        let size = HEADER_LEN + header.body_len + header.data_len;
+        session.stats.received(request.op, size);
+        let reply = Reply {
+            status: header.status,
+            body,
+            data_len: header.data_len,
+            asked: request.asked(),
+        };
+        session.finish(&request, Ok(reply));
+    } else if session.is_aborted() {
+        session.finish(&request, Err(EIO));
+    }
+    // Otherwise the request is sent again when the lane is back.
+    result.inspect_err(|e| {
+        session.log(
+            Level::Debug,
+            fmt!("lane {lane}: {e:?} in the middle of a reply"),
+        );
+    })
 }
 
 fn receive_data(session: &Session, socket: &Socket, header: &Header, request: &Request) -> Result {

@@ -30,10 +30,27 @@ pub(crate) struct Releases {
 /// The fields of [`Releases`] protected by the lock.
 #[derive(Default)]
 pub(crate) struct Queue {
+    /// The incarnation of the session in which the ids mean something.
+    pub(crate) incarnation: u32,
     /// Files to close.
     pub(crate) files: KVVec<FileId>,
     /// Nodes to forget.
     pub(crate) nodes: KVVec<Forget>,
+}
+
+impl Queue {
+    /// Whether ids of `incarnation` can be queued. Those of older ones are gone, with what they
+    /// named.
+    fn takes(&mut self, incarnation: u32) -> bool {
+        // Incarnations are counted up; a difference of half of all numbers is one backwards.
+        let newer = incarnation.wrapping_sub(self.incarnation);
+        if newer != 0 && newer < u32::MAX / 2 {
+            self.incarnation = incarnation;
+            self.files.clear();
+            self.nodes.clear();
+        }
+        incarnation == self.incarnation
+    }
 }
 
 impl Releases {
@@ -42,23 +59,30 @@ impl Releases {
         pin_init!(Self { queue <- new_mutex!(Queue::default()) })
     }
 
-    /// Closes a file, soon.
-    pub(crate) fn close(&self, session: &Session, file: FileId) {
+    /// Closes a file of the given incarnation of the session, soon.
+    pub(crate) fn close(&self, session: &Session, file: FileId, incarnation: u32) {
         let _nofs = NoFs::enter();
-        if self.queue.lock().files.push(file, GFP_KERNEL).is_err() {
+        let queued = {
+            let mut queue = self.queue.lock();
+            !queue.takes(incarnation) || queue.files.push(file, GFP_KERNEL).is_ok()
+        };
+        if !queued {
             session.log_error("RELEASE", ENOMEM, "a file stays open on HOST until umount");
         }
         session.chores();
     }
 
-    /// Forgets a node, some time.
-    pub(crate) fn forget(&self, session: &Session, node: NodeId, stamp: u64) {
+    /// Forgets a node of the given incarnation of the session, some time.
+    pub(crate) fn forget(&self, session: &Session, node: NodeId, stamp: u64, incarnation: u32) {
         if node.is_none() {
             return;
         }
         let _nofs = NoFs::enter();
         let many = {
             let mut queue = self.queue.lock();
+            if !queue.takes(incarnation) {
+                return;
+            }
             // Without memory the server remembers the node a bit longer: until umount.
             let _ = queue.nodes.push(Forget { node, stamp }, GFP_KERNEL);
             queue.nodes.len() >= BATCH
@@ -76,15 +100,10 @@ impl Releases {
             return None;
         }
         Some(Queue {
+            incarnation: queue.incarnation,
             files: split(&mut queue.files),
             nodes: split(&mut queue.nodes),
         })
-    }
-
-    /// Drops everything: the server does not know the ids any more.
-    pub(crate) fn clear(&self) {
-        let old = mem::take(&mut *self.queue.lock());
-        drop(old);
     }
 }
 

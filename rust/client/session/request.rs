@@ -4,7 +4,10 @@
 
 use core::sync::atomic::{
     AtomicBool,
-    AtomicU16, //
+    AtomicU16,
+    AtomicU32,
+    AtomicU64,
+    Ordering, //
 };
 use kernel::{
     new_mutex,
@@ -38,13 +41,31 @@ use qtfs_proto::{
 
 use super::then::Then;
 
-/// The server has lost the session: ids of nodes and files mean nothing any more.
+/// The server has lost the session after the request was sent: ids of nodes and files mean nothing
+/// any more, and whether the request was executed is not known.
 ///
 /// No server can send it, see [`Reply::error`].
 pub(crate) const LOST: Error = ENETRESET;
 
+/// The same, but the request was not sent.
+pub(crate) const UNSENT: Error = ENOLINK;
+
+/// Whether the server has lost the session, so that a request can be made anew.
+pub(crate) fn is_lost(error: Error) -> bool {
+    error == LOST || error == UNSENT
+}
+
 /// No lane has sent the request yet.
 pub(crate) const NO_LANE: u16 = u16::MAX;
+
+/// When something was asked, for those who must know whether the answer is out of date.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    /// What [`Session::clock`](super::Session::clock) said.
+    pub(crate) clock: u64,
+    /// The incarnation of the session in which ids of the answer mean something.
+    pub(crate) incarnation: u32,
+}
 
 /// What the server answered.
 pub(crate) struct Reply {
@@ -54,6 +75,8 @@ pub(crate) struct Reply {
     pub(crate) body: KVVec<u8>,
     /// Bytes of data, which are in the request's sink.
     pub(crate) data_len: usize,
+    /// When the request was sent first.
+    pub(crate) asked: Asked,
 }
 
 impl Reply {
@@ -63,10 +86,8 @@ impl Reply {
             return Ok(());
         }
         let errno = -i32::try_from(self.status)?;
-        if errno == LOST.to_errno() {
-            return Err(EIO);
-        }
-        Err(Error::from_errno(errno))
+        let error = Error::from_errno(errno);
+        Err(if is_lost(error) { EIO } else { error })
     }
 
     /// The fields of a reply to `C`.
@@ -99,10 +120,18 @@ pub(crate) struct Request {
     pub(crate) sink: Option<Arc<Pages>>,
     /// Lane that sent it last.
     pub(crate) lane: AtomicU16,
-    /// A lane is receiving into `sink`.
+    /// A lane is receiving the reply; changes under the lock of the session.
     pub(crate) receiving: AtomicBool,
-    /// Nobody wants the data of the reply any more.
+    /// That lane.
+    pub(crate) receiver: AtomicU16,
+    /// Nobody wants the data of the reply any more, so `sink` must not be written; set under the
+    /// lock of the session.
     pub(crate) unwanted: AtomicBool,
+    /// The caller gave up: the server is told when the request is sent again.
+    pub(crate) given_up: AtomicBool,
+    /// See [`Asked`].
+    clock: AtomicU64,
+    incarnation: AtomicU32,
     /// When it was made, in microseconds since boot.
     pub(crate) started: u64,
     #[pin]
@@ -139,7 +168,11 @@ impl Request {
                 sink,
                 lane: AtomicU16::new(NO_LANE),
                 receiving: AtomicBool::new(false),
+                receiver: AtomicU16::new(NO_LANE),
                 unwanted: AtomicBool::new(false),
+                given_up: AtomicBool::new(false),
+                clock: AtomicU64::new(0),
+                incarnation: AtomicU32::new(0),
                 started: now_us(),
                 done <- Completion::new(),
                 state <- new_mutex!(State { result: None, then }),
@@ -169,6 +202,42 @@ impl Request {
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// What tells the server that nobody waits for it any more.
+    pub(crate) fn cancel(&self, slot: u16, seq: u32) -> Result<Arc<Frame>> {
+        let mut header = Header::new(Kind::Cancel, self.op as u8);
+        header.slot = slot;
+        header.seq = seq;
+        super::bare(&header)
+    }
+
+    /// Notes that it is sent for the first time.
+    pub(crate) fn sent(&self, asked: Asked) {
+        self.clock.store(asked.clock, Ordering::Relaxed);
+        self.incarnation.store(asked.incarnation, Ordering::Relaxed);
+    }
+
+    /// When it was sent for the first time.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked {
+            clock: self.clock.load(Ordering::Relaxed),
+            incarnation: self.incarnation.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How it fails when the server has lost the session.
+    pub(crate) fn lost(&self) -> Error {
+        if self.lane.load(Ordering::Relaxed) == NO_LANE {
+            UNSENT
+        } else {
+            LOST
+        }
+    }
+
+    /// The fields of the message.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.head.get(HEADER_LEN..).unwrap_or_default()
     }
 
     /// Bytes of request and reply data; decides which lane takes it.

@@ -16,7 +16,8 @@ use qtfs_proto::{
         Write, //
     },
     FileId,
-    Op, //
+    Op,
+    Request as Message, //
 };
 use qtfs_vfs::{
     cache::{
@@ -28,8 +29,9 @@ use qtfs_vfs::{
 
 use super::{
     request::{
+        is_lost,
         Reply,
-        LOST, //
+        Request, //
     },
     Session,
 };
@@ -109,21 +111,23 @@ pub(crate) enum Then {
 }
 
 impl Then {
-    /// Acts on the result. Runs in a thread that serves a lane: must not wait for the network.
-    /// Returns the result when a caller waits for it.
-    pub(crate) fn run(
-        self,
-        session: &Arc<Session>,
-        op: Op,
-        result: Result<Reply>,
-    ) -> Option<Result<Reply>> {
+    /// Acts on the failure to make a request at all.
+    pub(crate) fn fail(self, session: &Arc<Session>, error: Error) {
         match self {
-            Self::Wake => return Some(result),
-            Self::Forget => give_back(session, op, &result),
+            Self::Wake | Self::Forget => {}
+            Self::Read(done, _) => done.finish(Err(error)),
+            Self::Write(writeback) => written(session, Err(error), writeback),
+        }
+    }
+
+    /// Acts on the result. Runs in a thread that serves a lane: must not wait for the network.
+    pub(crate) fn run(self, session: &Arc<Session>, request: &Request, result: Result<Reply>) {
+        match self {
+            Self::Wake => {}
+            Self::Forget => give_back(session, request, &result),
             Self::Read(done, sink) => done.finish(filled(&result, &sink)),
             Self::Write(writeback) => written(session, result, writeback),
         }
-        None
     }
 }
 
@@ -146,10 +150,13 @@ fn written(session: &Arc<Session>, result: Result<Reply>, writeback: Writeback) 
         }
         let inode = writeback.inode()?;
         inode.node().changed(session);
-        inode.node().saw_version(session, done.attr.version);
+        inode
+            .node()
+            .saw_version(done.attr.version, reply.asked.incarnation);
+        inode.node().written(session);
         Ok(())
     });
-    if matches!(outcome, Err(e) if e == LOST) {
+    if matches!(outcome, Err(e) if is_passing(session, e)) {
         session.write_again(writeback);
         return;
     }
@@ -159,33 +166,41 @@ fn written(session: &Arc<Session>, result: Result<Reply>, writeback: Writeback) 
     writeback.finish(outcome);
 }
 
+/// Whether an error of writing says nothing about the data: whoever began to write was killed, had
+/// no memory, or the server lost the session.
+pub(crate) fn is_passing(session: &Session, error: Error) -> bool {
+    (is_lost(error) || error == EINTR || error == ENOMEM) && !session.is_aborted()
+}
+
 /// Releases what a reply brought that nobody waits for any more.
-pub(crate) fn give_back(session: &Session, op: Op, result: &Result<Reply>) {
+pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Result<Reply>) {
     let Ok(reply) = result else { return };
-    match op {
+    let incarnation = reply.asked.incarnation;
+    let forget = |node, stamp| session.releases.forget(session, node, stamp, incarnation);
+    match request.op {
         Op::Open => {
             if let Ok(open) = reply.decode::<Open<'_>>() {
                 if open.file != FileId::NONE {
-                    session.releases.close(session, open.file);
+                    session.releases.close(session, open.file, incarnation);
                 }
-                session
-                    .releases
-                    .forget(session, open.attr.node, open.attr.stamp);
+                forget(open.attr.node, open.attr.stamp);
             }
         }
         Op::Lookup => {
             if let Ok(found) = reply.decode::<Lookup<'_>>() {
-                session
-                    .releases
-                    .forget(session, found.attr.node, found.attr.stamp);
+                forget(found.attr.node, found.attr.stamp);
             }
         }
         // These replies have the same form.
         Op::Mkdir | Op::Mknod | Op::Symlink => {
             if let Ok(made) = reply.decode::<Mkdir<'_>>() {
-                session
-                    .releases
-                    .forget(session, made.attr.node, made.attr.stamp);
+                forget(made.attr.node, made.attr.stamp);
+            }
+        }
+        Op::Lock => {
+            let taken = Message::decode(request.op, request.body());
+            if let (Ok(()), Ok(Message::Lock(lock))) = (reply.error(), taken) {
+                crate::lock::release(session, &lock, request.cred, incarnation);
             }
         }
         _ => {}

@@ -110,7 +110,9 @@ pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Reply> {
         Kind::Unlock => {}
         Kind::Read | Kind::Write => locking.took(),
     }
-    ctx.reply(&LockReply {})
+    // Whoever gets the lock must see what others have written under it.
+    let attr = ctx.attr_of_file(&open)?;
+    ctx.reply(&LockReply { attr })
 }
 
 /// Who holds a lock that conflicts.

@@ -198,6 +198,11 @@ unsafe extern "C" fn atomic_open<F: FileSystem>(
                 open,
                 created,
             } => {
+                if !inode.is_regular() && !inode.is_dir() {
+                    // Other types have file operations that are not ours.
+                    F::release(&inode, &open);
+                    return Err(EIO);
+                }
                 // SAFETY: As the VFS says. `finish_open` takes a reference to the entry of its
                 // own; when it fails nobody calls `release`, so the open file is ours again.
                 unsafe {
@@ -228,7 +233,7 @@ unsafe extern "C" fn atomic_open<F: FileSystem>(
 ///
 /// # Safety
 ///
-/// `file` is not open yet, `dentry` is a positive entry of `F`.
+/// `file` is not open yet, `dentry` is a positive entry of `F`, of a regular file or directory.
 unsafe fn finish<F: FileSystem>(
     file: *mut bindings::file,
     dentry: *mut bindings::dentry,
@@ -260,6 +265,10 @@ unsafe extern "C" fn tmpfile<F: FileSystem>(
         // SAFETY: As the VFS says.
         unsafe {
             let (inode, open) = F::tmpfile(Inode::from_raw(dir), (*file).f_flags, mode.into())?;
+            if !inode.is_regular() {
+                F::release(&inode, &open);
+                return Err(EIO);
+            }
             inode.set_nlink(1);
             bindings::d_tmpfile(file, inode.into_raw());
             finish::<F>(file, bindings::qtfs_unopened_dentry(file), open)?;

@@ -180,7 +180,7 @@ macro_rules! messages {
 
 messages! {
     Hello { magic version_min version_max features max_data slots lane session client }
-    HelloReply { version_min version_max version features max_data slots session ttl }
+    HelloReply { version_min version_max version features max_data slots session ttl boot }
     Credential { index uid gid caps groups } CredentialReply {}
     Attach { path } AttachReply { attr read_only }
     Ping {} PingReply {}
@@ -208,7 +208,7 @@ messages! {
     Setxattr { target name value flags } SetxattrReply {}
     Removexattr { target name } RemovexattrReply {}
     Listxattr { target max } ListxattrReply { len names }
-    Lock { file owner pid kind start end flags } LockReply {}
+    Lock { file owner pid kind start end flags } LockReply { attr }
     Testlock { file owner kind start end flags } TestlockReply { kind start end pid }
     Fallocate { file mode offset len } FallocateReply { attr }
     Seek { file offset hole } SeekReply { offset }

@@ -53,7 +53,7 @@ table! {
     }
     HelloReply {
         version_min: u16, version_max: u16, version: u16, features: u64, max_data: u32, slots: u16,
-        session: [u8; 16], ttl: u32,
+        session: [u8; 16], ttl: u32, boot: u64,
     }
     Credential<'a> { index: u32, uid: u32, gid: u32, caps: u64, groups: List<'a, u32> }
     CredentialReply {}
@@ -120,7 +120,7 @@ table! {
     Lock {
         file: FileId, owner: u64, pid: u32, kind: LockType, start: u64, end: u64, flags: LockFlags,
     }
-    LockReply {}
+    LockReply { attr: Attr }
     Testlock {
         file: FileId, owner: u64, kind: LockType, start: u64, end: u64, flags: LockFlags,
     }

@@ -147,6 +147,7 @@ fn say_hello(state: &mut State, hello: &Hello<'_>) -> Option<HelloReply> {
         slots: hello.slots.min(MAX_SLOTS),
         session: id,
         ttl: 60_000,
+        boot: 1,
     })
 }
 
