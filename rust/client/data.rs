@@ -441,8 +441,10 @@ pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> 
         mount.session.log_error("FSYNC", EIO, what);
         return Err(EIO);
     }
-    if synced.is_err() {
-        inode.node().still_unsynced(written_in);
+    match synced {
+        Ok(()) if written_in != 0 => mount.session.note_synced(),
+        Ok(()) => {}
+        Err(_) => inode.node().still_unsynced(written_in),
     }
     synced
 }

@@ -285,6 +285,7 @@ fn sent<'a>(
 
 /// What every open does at its end.
 fn begin(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) -> Result {
+    close_lingering(inode);
     let result = inode.node().opened(open).and_then(|()| {
         if inode.is_regular() && !open.stream {
             data::refresh(inode)?;
@@ -440,10 +441,9 @@ pub(crate) fn tmpfile(
 pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
     open.listing.end();
     if open.flags.has(OpenFlags::WRITE) && inode.is_regular() && inode.is_dirty() {
-        // Programs that mapped the file may have written after its descriptors were closed. An
-        // error stays with the inode for fsync(2); nobody can be told here.
-        let _ = data::write_out(inode);
-        if inode.is_dirty() {
+        // Programs that mapped the file may have written after its descriptors were closed. Errors
+        // of HOST stay with the inode for fsync(2); nobody can be told here.
+        if data::write_out(inode).is_err() {
             // The program is being killed, or HOST is away. What it wrote still goes there by
             // this file, which is closed once nothing is left.
             open.lingers.store(true, Ordering::Release);

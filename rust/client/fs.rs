@@ -104,9 +104,9 @@ impl FileSystem for Qtfs {
         node::apply(root, &mount.root, mount.session.asked());
     }
 
-    fn remount(_mount: &Mount, _options: &mut Options, _log: &Log) -> Result {
-        // Only the flags of the VFS (ro, rw, …) can change; it does that itself.
-        Ok(())
+    fn remount(mount: &Mount, options: &mut Options, log: &Log) -> Result {
+        // Flags of the VFS (ro, rw, …) are changed by the VFS itself.
+        options.check_remount(&mount.session.config, log)
     }
 
     fn abort(mount: &Mount) {
@@ -139,7 +139,7 @@ impl FileSystem for Qtfs {
             })
         })?;
         reply.decode::<Syncfs>()?;
-        if mount.session.take_rebooted() {
+        if mount.session.note_all_synced() {
             let what = "HOST was rebooted before data that programs wrote was on its disk";
             mount.session.log_error("SYNCFS", EIO, what);
             return Err(EIO);
@@ -219,13 +219,14 @@ impl FileSystem for Qtfs {
 
     fn rename(
         dir: &Inode<Self>,
+        source: &Inode<Self>,
         name: &[u8],
         new_dir: &Inode<Self>,
         new_name: &[u8],
         replaced: Option<&Inode<Self>>,
         flags: u32,
     ) -> Result {
-        names::rename(dir, name, new_dir, new_name, replaced, flags)
+        names::rename(dir, source, name, new_dir, new_name, replaced, flags)
     }
 
     fn readlink(dentry: &Dentry<Self>) -> Result<KVVec<u8>> {

@@ -360,13 +360,13 @@ impl kernel::fmt::Display for Why {
         } else if e == EPROTO {
             "what answers there is no qtfs server"
         } else if e == ENOENT {
-            "no such directory"
+            "no such directory there; make it, or correct the path"
         } else if e == ENOTDIR {
-            "is not a directory"
+            "not a directory there; name one"
         } else if e == EACCES {
             "not exported; add it to /etc/qtfs/engine.toml there and reload engine"
         } else {
-            return write!(f, "{e:?}");
+            return write!(f, "{e:?}; the kernel log of HOST may say more");
         })
     }
 }

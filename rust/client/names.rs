@@ -95,6 +95,7 @@ fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
         // The next component, or reading the symlink, verifies the directories above.
         return kind == kind::DIRECTORY || kind == kind::SYMLINK;
     }
+    let reach = Reach::of_current();
     // What was noted for an earlier system call says nothing about this one.
     child.node().forget_fresh();
     if why.open() {
@@ -104,11 +105,14 @@ fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
             false => kind == kind::REGULAR,
         };
     }
-    if why.rename_target() && child.nlink() > 1 && kind != kind::DIRECTORY {
+    if why.rename_target() && child.node().is_renamed() {
         // Renaming to another name of the same file does nothing, which the kernel decides.
         return false;
     }
-    why.rename_target() || Reach::of_current().trusts(kind)
+    if reach.renames() && !why.rename_target() {
+        child.node().note_renamed();
+    }
+    why.rename_target() || reach.trusts(kind)
 }
 
 pub(crate) fn revalidate(
@@ -298,6 +302,7 @@ pub(crate) fn unlink(
 
 pub(crate) fn rename(
     dir: &Inode<Qtfs>,
+    source: &Inode<Qtfs>,
     bytes: &[u8],
     new_dir: &Inode<Qtfs>,
     new_bytes: &[u8],
@@ -305,6 +310,7 @@ pub(crate) fn rename(
     flags: u32,
 ) -> Result {
     let mount = dir.mount();
+    source.node().forget_renamed();
     let (name, new_name) = (place::name(bytes)?, place::name(new_bytes)?);
     let flags = RenameFlags::from_bits(flags).ok_or(EINVAL)?;
     let build = || {

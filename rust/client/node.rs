@@ -60,6 +60,23 @@ struct Snapshot {
     listing: Arc<Listing>,
     /// `stat(2)` has not used them yet.
     fresh: bool,
+    /// Questions for extended attributes that it has answered, see [`Question`].
+    answered: u32,
+}
+
+/// What programs ask for when they list: each is answered by the listing once.
+#[derive(Clone, Copy)]
+pub(crate) enum Question {
+    /// `listxattr(2)`.
+    Names = 1,
+    /// `security.capability`.
+    Capability = 2,
+    /// `security.selinux`.
+    Selinux = 4,
+    /// `system.posix_acl_access`.
+    Acl = 8,
+    /// `system.posix_acl_default`.
+    DefaultAcl = 16,
 }
 
 /// The fields of [`Node`] protected by the lock.
@@ -102,6 +119,8 @@ pub(crate) struct Node {
     unsynced: AtomicU64,
     /// Task whose `stat(2)` has just looked the name up, so that its attributes are new.
     fresh: AtomicUsize,
+    /// Task whose `rename(2)` has just taken the name of this inode on trust.
+    renamed: AtomicUsize,
     /// Task whose `open(2)` by name just failed with ESTALE: its next one is by identity.
     second_try: AtomicUsize,
     #[pin]
@@ -147,6 +166,7 @@ impl Node {
             ranges_locked: AtomicBool::new(false),
             unsynced: AtomicU64::new(0),
             fresh: AtomicUsize::new(0),
+            renamed: AtomicUsize::new(0),
             second_try: AtomicUsize::new(0),
             inner <- new_mutex!(Inner {
                 extra: Extra::default(),
@@ -198,6 +218,21 @@ impl Node {
         }
     }
 
+    /// The current task's `rename(2)` takes on trust that it leads away from here.
+    pub(crate) fn note_renamed(&self) {
+        self.renamed.store(task::current_id(), Ordering::Relaxed);
+    }
+
+    /// Whether [`Node::note_renamed`] was called by the current task.
+    pub(crate) fn is_renamed(&self) -> bool {
+        self.renamed.load(Ordering::Relaxed) == task::current_id()
+    }
+
+    /// The rename goes to the server.
+    pub(crate) fn forget_renamed(&self) {
+        self.renamed.store(0, Ordering::Relaxed);
+    }
+
     /// The current task's request by name failed with ESTALE. The kernel walks the path again; if
     /// that leads to this very inode it was not reached by that path.
     pub(crate) fn note_try(&self) {
@@ -247,14 +282,21 @@ impl Node {
     }
 
     /// Whether a listing that the current process has open said that there are no extended
-    /// attributes.
-    pub(crate) fn listed_without_xattrs(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.extra.flags.has(AttrFlags::NO_XATTR)
-            && inner
-                .snapshot
-                .as_ref()
-                .is_some_and(|snapshot| snapshot.listing.is_current())
+    /// attributes, and was not asked that before.
+    pub(crate) fn listed_without_xattrs(&self, question: Question) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.extra.flags.has(AttrFlags::NO_XATTR) {
+            return false;
+        }
+        match &mut inner.snapshot {
+            Some(snapshot) if snapshot.listing.is_current() => {
+                let bit = question as u32;
+                let is_first = snapshot.answered & bit == 0;
+                snapshot.answered |= bit;
+                is_first
+            }
+            _ => false,
+        }
     }
 
     /// The attributes have come with a listing.
@@ -262,6 +304,7 @@ impl Node {
         let snapshot = Snapshot {
             listing: listing.clone(),
             fresh: true,
+            answered: 0,
         };
         let old = self.inner.lock().snapshot.replace(snapshot);
         drop(old);
@@ -344,7 +387,10 @@ impl Node {
     /// An open file that can do what `how` says.
     pub(crate) fn any_open(&self, how: OpenFlags) -> Option<Arc<OpenFile>> {
         let inner = self.inner.lock();
-        inner.opens.iter().find(|open| open.flags.has(how)).cloned()
+        let can = |open: &&Arc<OpenFile>| open.flags.has(how);
+        let is_open = |open: &&Arc<OpenFile>| can(open) && !open.lingers();
+        let found = inner.opens.iter().find(is_open);
+        found.or_else(|| inner.opens.iter().find(can)).cloned()
     }
 
     /// The newest version of the contents that is known, when the page cache has an older one.
@@ -381,10 +427,15 @@ impl Node {
 
     /// HOST has acknowledged data that may not be on its disk.
     pub(crate) fn written(&self, session: &Session) {
-        self.unsynced.store(session.written(), Ordering::Release);
+        // That of an earlier boot is lost, which is to be told.
+        let (ok, fail) = (Ordering::AcqRel, Ordering::Relaxed);
+        let first = self.unsynced.compare_exchange(0, session.boot(), ok, fail);
+        if first.is_ok() {
+            session.note_unsynced();
+        }
     }
 
-    /// Takes the boot of HOST in which [`Node::written`] was called last, or 0.
+    /// Takes the boot of HOST in which [`Node::written`] was called first, or 0.
     pub(crate) fn take_unsynced(&self) -> u64 {
         self.unsynced.swap(0, Ordering::AcqRel)
     }

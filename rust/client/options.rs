@@ -12,6 +12,8 @@ use qtfs_vfs::{
     param, //
 };
 
+use crate::session::Config;
+
 /// Connections of a mount unless told otherwise: one for metadata, one for bulk data.
 const NCONNECT: u16 = 2;
 /// Most connections of a mount.
@@ -26,11 +28,11 @@ pub(crate) struct Options {
     /// `port=`
     port: Option<u16>,
     /// `nconnect=`
-    nconnect: u16,
+    nconnect: Option<u16>,
     /// `soft` or `hard`
-    soft: bool,
+    soft: Option<bool>,
     /// `timeo=` in milliseconds
-    timeo: u32,
+    timeo: Option<u32>,
 }
 
 impl Options {
@@ -39,9 +41,9 @@ impl Options {
         Self {
             server: None,
             port: None,
-            nconnect: NCONNECT,
-            soft: false,
-            timeo: TIMEO_MS,
+            nconnect: None,
+            soft: None,
+            timeo: None,
         }
     }
 
@@ -58,15 +60,16 @@ impl Options {
             }
             (b"port", true) => self.port = Some(number(key, text, 1, u16::MAX.into(), log)? as u16),
             (b"nconnect", true) => {
-                self.nconnect = number(key, text, 1, NCONNECT_MAX.into(), log)? as u16;
+                let lanes = number(key, text, 1, NCONNECT_MAX.into(), log)? as u16;
+                self.nconnect = Some(lanes);
             }
             (b"timeo", true) => {
                 // As for NFS, in tenths of a second.
-                self.timeo = number(key, text, 1, 6000, log)? * 100;
-                self.soft = true;
+                self.timeo = Some(number(key, text, 1, 6000, log)? * 100);
+                self.soft = Some(true);
             }
-            (b"soft", false) => self.soft = true,
-            (b"hard", false) => self.soft = false,
+            (b"soft", false) => self.soft = Some(true),
+            (b"hard", false) => self.soft = Some(false),
             (b"server" | b"port" | b"nconnect" | b"timeo", false) => {
                 log.error(fmt!("option {} needs a value", Text(key.to_bytes())));
                 return Err(EINVAL);
@@ -102,12 +105,44 @@ impl Options {
 
     /// Number of connections.
     pub(crate) fn nconnect(&self) -> u16 {
-        self.nconnect
+        self.nconnect.unwrap_or(NCONNECT)
     }
 
     /// After how many milliseconds a request fails; `None` waits for ever.
     pub(crate) fn timeout(&self) -> Option<u32> {
-        self.soft.then_some(self.timeo)
+        let soft = self.soft.unwrap_or(false);
+        soft.then(|| self.timeo.unwrap_or(TIMEO_MS))
+    }
+
+    /// Whether a mount that has `config` can have these options as well: a remount changes none.
+    pub(crate) fn check_remount(&self, config: &Config, log: &Log) -> Result {
+        let same_server = |given: &Address| match (given, &config.server) {
+            (Address::V4(given, _), Address::V4(used, _)) => given == used,
+            (Address::V6(given, _), Address::V6(used, _)) => given == used,
+            _ => false,
+        };
+        let soft = config.timeout.is_some();
+        let changed = if self
+            .server
+            .as_ref()
+            .is_some_and(|given| !same_server(given))
+        {
+            "server="
+        } else if self.port.is_some_and(|given| given != config.server.port()) {
+            "port="
+        } else if self.nconnect.is_some_and(|given| given != config.lanes) {
+            "nconnect="
+        } else if self.timeo.is_some() && self.timeo != config.timeout {
+            "timeo="
+        } else if self.soft.is_some_and(|given| given != soft) {
+            "soft or hard"
+        } else {
+            return Ok(());
+        };
+        log.error(fmt!(
+            "a remount cannot change {changed}: umount, then mount with the new options"
+        ));
+        Err(EINVAL)
     }
 }
 

@@ -15,6 +15,7 @@ use core::{
         AtomicBool,
         AtomicU32,
         AtomicU64,
+        AtomicUsize,
         Ordering, //
     },
 };
@@ -144,9 +145,10 @@ pub(crate) struct Session {
     incarnation: AtomicU32,
     /// Which boot of HOST the session is with.
     boot: AtomicU64,
-    /// The boot of HOST in which data was acknowledged that no `syncfs(2)` has put on its disk; 0
-    /// if there is none.
-    unsynced: AtomicU64,
+    /// How many inodes HOST has acknowledged data of in this boot that may not be on its disk.
+    unsynced: AtomicUsize,
+    /// HOST was booted again while there were some, which no `syncfs(2)` was told yet.
+    rebooted: AtomicBool,
     /// Number of LOCK requests that wait on the server.
     waiting_locks: AtomicU32,
     /// `umount -f`: everything fails.
@@ -174,7 +176,8 @@ impl Session {
                 credentials: KBox::pin_init(Credentials::new(), GFP_KERNEL)?,
                 incarnation: AtomicU32::new(0),
                 boot: AtomicU64::new(0),
-                unsynced: AtomicU64::new(0),
+                unsynced: AtomicUsize::new(0),
+                rebooted: AtomicBool::new(false),
                 waiting_locks: AtomicU32::new(0),
                 aborted: AtomicBool::new(false),
                 clock: AtomicU64::new(1),
@@ -277,17 +280,30 @@ impl Session {
         self.boot.load(Ordering::Acquire)
     }
 
-    /// HOST has acknowledged data that may not be on its disk. Returns its boot.
-    pub(crate) fn written(&self) -> u64 {
-        let boot = self.boot();
-        self.unsynced.store(boot, Ordering::Release);
-        boot
+    /// HOST, in this boot, has made the session.
+    fn set_boot(&self, boot: u64) {
+        let before = self.boot.swap(boot, Ordering::AcqRel);
+        if before != boot && self.unsynced.swap(0, Ordering::AcqRel) > 0 {
+            self.rebooted.store(true, Ordering::Release);
+        }
     }
 
-    /// Whether HOST was rebooted since [`Session::written`] was called last. Once only.
-    pub(crate) fn take_rebooted(&self) -> bool {
-        let boot = self.unsynced.swap(0, Ordering::AcqRel);
-        boot != 0 && boot != self.boot()
+    /// HOST has acknowledged data of one inode more that may not be on its disk.
+    pub(crate) fn note_unsynced(&self) {
+        self.unsynced.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The data of one of them is on the disk.
+    pub(crate) fn note_synced(&self) {
+        let (ok, fail) = (Ordering::AcqRel, Ordering::Relaxed);
+        let less = |count: usize| count.checked_sub(1);
+        let _ = self.unsynced.fetch_update(ok, fail, less);
+    }
+
+    /// The data of all of them is on the disk. Returns whether that of others is lost, once.
+    pub(crate) fn note_all_synced(&self) -> bool {
+        self.unsynced.store(0, Ordering::Release);
+        self.rebooted.swap(false, Ordering::AcqRel)
     }
 
     /// Asks for room for a LOCK that waits on the server, which holds a slot meanwhile; some must

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes. Nothing of them is cached.
+//! Extended attributes. Nothing of them is cached, but for what a listing says of entries without
+//! any.
 
 use kernel::prelude::*;
 use qtfs_proto::{
@@ -23,12 +24,24 @@ use qtfs_vfs::{
 
 use crate::{
     fs::Qtfs,
+    node::Question,
     place::Place, //
 };
 
 fn place(dentry: Option<&Dentry<Qtfs>>) -> Place {
     let by_path = Reach::of_current().by_path();
     dentry.map_or(Place::anywhere(), |dentry| Place::of(dentry, by_path))
+}
+
+/// What a listing may have answered already.
+fn question(name: &[u8]) -> Option<Question> {
+    Some(match name {
+        b"security.capability" => Question::Capability,
+        b"security.selinux" => Question::Selinux,
+        b"system.posix_acl_access" => Question::Acl,
+        b"system.posix_acl_default" => Question::DefaultAcl,
+        _ => return None,
+    })
 }
 
 /// How much of `buf` the server may fill.
@@ -53,7 +66,7 @@ pub(crate) fn get(
     name: &[u8],
     buf: &mut [u8],
 ) -> Result<usize> {
-    if inode.node().listed_without_xattrs() {
+    if question(name).is_some_and(|question| inode.node().listed_without_xattrs(question)) {
         return Err(ENODATA);
     }
     let mount = inode.mount();
@@ -108,7 +121,7 @@ pub(crate) fn set(
 
 pub(crate) fn list(dentry: &Dentry<Qtfs>, buf: &mut [u8]) -> Result<usize> {
     let inode = dentry.inode()?;
-    if inode.node().listed_without_xattrs() {
+    if inode.node().listed_without_xattrs(Question::Names) {
         return Ok(0);
     }
     let mount = inode.mount();

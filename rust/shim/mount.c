@@ -224,13 +224,14 @@ enum qtfs_reach qtfs_syscall_reach(void)
 		return QTFS_REACH_NO_DIRECTORY;
 	case __NR_rmdir:
 		return QTFS_REACH_DIRECTORY;
+	case __NR_rename:
+		return QTFS_REACH_RENAME;
 	case __NR_readlink:
 		return QTFS_REACH_SYMLINK;
 	case __NR_access:
 	case __NR_chmod:
 	case __NR_chown:
 	case __NR_lchown:
-	case __NR_rename:
 	case __NR_utime:
 	case __NR_utimes:
 	case __NR_futimesat:
@@ -238,15 +239,11 @@ enum qtfs_reach qtfs_syscall_reach(void)
 	case __NR_mknod:
 	case __NR_symlink:
 #endif
-#ifdef __NR_renameat
-	case __NR_renameat:
-#endif
 	case __NR_mkdirat:
 	case __NR_mknodat:
 	case __NR_symlinkat:
 	case __NR_faccessat:
 	case __NR_fchmodat:
-	case __NR_renameat2:
 	case __NR_statfs:
 	case __NR_getxattr:
 	case __NR_lgetxattr:
@@ -257,6 +254,11 @@ enum qtfs_reach qtfs_syscall_reach(void)
 	case __NR_removexattr:
 	case __NR_lremovexattr:
 		return QTFS_REACH_ANY;
+#ifdef __NR_renameat
+	case __NR_renameat:
+#endif
+	case __NR_renameat2:
+		return QTFS_REACH_RENAME;
 	case __NR_readlinkat:
 		return QTFS_REACH_SYMLINK;
 	case __NR_truncate:

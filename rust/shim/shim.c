@@ -37,6 +37,11 @@ void qtfs_inode_lock(struct inode *inode)
 	inode_lock(inode);
 }
 
+int qtfs_inode_lock_killable(struct inode *inode)
+{
+	return inode_lock_killable(inode);
+}
+
 void qtfs_inode_unlock(struct inode *inode)
 {
 	inode_unlock(inode);

@@ -30,6 +30,7 @@
 loff_t qtfs_i_size_read(const struct inode *inode);
 void qtfs_i_size_write(struct inode *inode, loff_t size);
 void qtfs_inode_lock(struct inode *inode);
+int qtfs_inode_lock_killable(struct inode *inode);
 void qtfs_inode_unlock(struct inode *inode);
 void qtfs_inode_set_atime(struct inode *inode, time64_t sec, long nsec);
 void qtfs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec);

@@ -153,9 +153,10 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     fn link(source: &Dentry<Self>, dir: &Inode<Self>, name: &[u8]) -> Result;
     /// Removes a name.
     fn unlink(dir: &Inode<Self>, name: &[u8], child: &Inode<Self>, directory: bool) -> Result;
-    /// Renames; `flags` are `RENAME_*`.
+    /// Renames `source`; `flags` are `RENAME_*`.
     fn rename(
         dir: &Inode<Self>,
+        source: &Inode<Self>,
         name: &[u8],
         new_dir: &Inode<Self>,
         new_name: &[u8],

@@ -279,9 +279,11 @@ impl<F: FileSystem> Inode<F> {
     }
 
     /// Runs `f` with the inode's lock held.
-    pub fn locked<R>(&self, f: impl FnOnce() -> R) -> R {
+    ///
+    /// Fails with [`EINTR`] when the caller is killed before it has the lock.
+    pub fn locked<R>(&self, f: impl FnOnce() -> Result<R>) -> Result<R> {
         // SAFETY: The inode is alive.
-        unsafe { bindings::qtfs_inode_lock(self.as_raw()) };
+        to_result(unsafe { bindings::qtfs_inode_lock_killable(self.as_raw()) })?;
         let result = f();
         // SAFETY: Locked above.
         unsafe { bindings::qtfs_inode_unlock(self.as_raw()) };

@@ -30,6 +30,8 @@ pub enum Reach {
 pub enum Takes {
     /// All.
     Any,
+    /// All, and the call is `rename(2)` or one of its kin.
+    Rename,
     /// Symlinks.
     Symlink,
     /// Regular files.
@@ -47,6 +49,7 @@ impl Reach {
         match unsafe { bindings::qtfs_syscall_reach() } {
             bindings::qtfs_reach_QTFS_REACH_STAT => Self::PathStat,
             bindings::qtfs_reach_QTFS_REACH_ANY => Self::Path(Takes::Any),
+            bindings::qtfs_reach_QTFS_REACH_RENAME => Self::Path(Takes::Rename),
             bindings::qtfs_reach_QTFS_REACH_SYMLINK => Self::Path(Takes::Symlink),
             bindings::qtfs_reach_QTFS_REACH_REGULAR => Self::Path(Takes::Regular),
             bindings::qtfs_reach_QTFS_REACH_DIRECTORY => Self::Path(Takes::Directory),
@@ -60,10 +63,15 @@ impl Reach {
         self != Self::Other
     }
 
+    /// Whether the system call renames.
+    pub fn renames(self) -> bool {
+        self == Self::Path(Takes::Rename)
+    }
+
     /// Whether an object of type `mode` (`S_IF*`) at the end of the path may be taken on trust.
     pub fn trusts(self, mode: u32) -> bool {
         match self {
-            Self::PathStat | Self::Path(Takes::Any) => true,
+            Self::PathStat | Self::Path(Takes::Any | Takes::Rename) => true,
             Self::Path(Takes::Symlink) => mode == kind::SYMLINK,
             Self::Path(Takes::Regular) => mode == kind::REGULAR,
             Self::Path(Takes::Directory) => mode == kind::DIRECTORY,

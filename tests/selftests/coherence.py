@@ -351,3 +351,39 @@ def open_file(t):
     os.fchmod(fd, 0o640)
     eq(oct(stat.S_IMODE(host.os.stat(t.there("g")).st_mode)), oct(0o640))
     os.close(fd)
+
+
+@case("a write that covers a part of a block leaves what the host has changed beside it alone", needs=NEEDS)
+def part_of_block(t):
+    files.write("f", b"a" * 8192)
+    fd = os.open("f", os.O_RDWR)
+    eq(os.pread(fd, 8192, 0), b"a" * 8192)
+    host.files.write_at(t.there("f"), 100, b"host")
+    os.pwrite(fd, b"here", 200)
+    os.fsync(fd)
+    host.files.write_at(t.there("f"), 5000, b"HOST")
+    os.pwrite(fd, b"HERE", 4090)
+    os.close(fd)
+    want = bytearray(b"a" * 8192)
+    want[100:104], want[200:204], want[4090:4094], want[5000:5004] = b"host", b"here", b"HERE", b"HOST"
+    eq(host.files.read(t.there("f")), bytes(want))
+
+
+@case("lstat of a symlink that was followed before is as new as any", needs=NEEDS, who=[ROOT])
+def followed_symlink(t):
+    files.write("f", b"data")
+    os.symlink("f", "l")
+    eq(os.stat("l").st_size, 4)
+    host.os.chown(t.there("l"), 1001, 1002, follow_symlinks=False)
+    eq((os.lstat("l").st_uid, os.lstat("l").st_gid), (1001, 1002))
+
+
+@case("extended attributes that the host sets are seen while the directory is listed", needs=NEEDS)
+def xattr_while_listed(t):
+    files.write("f", b"data")
+    listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    eq(os.listdir(listing), ["f"])
+    eq(os.listxattr("f"), [])
+    host.os.setxattr(t.there("f"), "user.new", b"value")
+    eq((os.listxattr("f"), os.getxattr("f", "user.new")), (["user.new"], b"value"))
+    os.close(listing)

@@ -319,7 +319,9 @@ def soft(t):
                 with took() as time_taken:
                     fails(ETIMEDOUT, spawn(action).result, 40)
                 within(time_taken.seconds, 1, 12, f"seconds of {name} with timeo=20 (2 s)")
-            os.pwrite(fd, b"lost?", 0)
+            # A part of a block is written only once the rest is known to be new.
+            fails(ETIMEDOUT, os.pwrite, fd, b"part", 0)
+            os.pwrite(fd, b"lost?".ljust(4096), 0)
             fails((ETIMEDOUT, EIO), os.fsync, fd)
         eventually(lambda: works(target), 20, "it works again")
         eq(len(files.read(f"{target}/f")), 100_000)

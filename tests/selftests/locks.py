@@ -445,3 +445,40 @@ def proc_locks(t):
     lock(fd, F_UNLCK)
     there = host.files.read("/proc/locks").decode()
     true(not any(f":{number} 3 6" in line for line in there.splitlines()), "and gone after unlocking")
+
+
+@case("more waiters than requests can be on their way: others are served, and the lock goes round", who=[ROOT], needs="qtfs", limit=180)
+def crowd(t):
+    fd = opened()
+    fcntl.flock(fd, LOCK_EX)
+    waiters = [spawn(locks_and_goes, t.path("f")) for _ in range(160)]
+    for waiter in waiters:
+        true(waiter.sleeps(60), "a child waits for the lock")
+    os.mkdir("d")
+    eq(os.stat("d").st_nlink, 2)
+    fcntl.flock(fd, LOCK_UN)
+    for waiter in waiters:
+        waiter.result(120)
+    os.close(fd)
+
+
+def locks_and_goes(path):
+    fd = os.open(path, os.O_RDWR)
+    fcntl.flock(fd, LOCK_EX)
+    os.close(fd)
+
+
+@case("what others wrote under a lock is read under the next one, by a file that stayed open", needs="posix")
+def seen_under_lock(t):
+    files.write("f", b"0" * 100)
+    fd = os.open("f", os.O_RDWR)
+    eq(os.pread(fd, 100, 0), b"0" * 100)
+    there = host_lock(t.there("f"), F_WRLCK)
+    host.files.write_at(t.there("f"), 10, b"host")
+    host_unlock(there)
+    lock(fd, F_WRLCK, 20, 4)
+    os.pwrite(fd, b"here", 20)
+    lock(fd, F_UNLCK, 20, 4)
+    eq(os.pread(fd, 30, 0), b"0" * 10 + b"host" + b"0" * 6 + b"here" + b"0" * 6)
+    os.close(fd)
+    eq(host.files.read(t.there("f")), b"0" * 10 + b"host" + b"0" * 6 + b"here" + b"0" * 76)

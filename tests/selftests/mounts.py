@@ -101,6 +101,17 @@ def remount(t):
     filesystems.umount(TOP)
 
 
+@case("remount refuses to change the server, the connections or how requests wait", who=[ROOT], needs="qtfs")
+def remount_options(t):
+    filesystems.mount(EXPORT, TOP)
+    for option in ("nconnect=7", "port=12346", "server=10.0.0.77", "soft", "timeo=50"):
+        done = run(["mount", "-o", f"remount,{option}", TOP], check=False)
+        name = option.split("=", maxsplit=1)[0]
+        true(done.status != 0 and "remount" in done.complaint and name in done.complaint, f"{option}: {done}")
+    run(["mount", "-o", "remount,port=12345,hard", TOP])
+    filesystems.umount(TOP)
+
+
 @case("mount points may be nested, bound and moved", who=[ROOT], needs="qtfs")
 def nested(t):
     host.os.makedirs(f"{EXPORT}/sub/inner", exist_ok=True)

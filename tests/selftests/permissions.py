@@ -221,3 +221,18 @@ def refusal_is_not_kept(t):
     for _ in range(3):
         fails(EACCES, as_user, OTHER, os.stat, t.path("d/f"))
         eq(as_user(USER, lambda: os.stat(t.path("d/f")).st_size), 4)
+
+
+@case("capabilities in a user namespace that a program made itself are none on the host", who=[ROOT])
+def user_namespace(t):
+    files.write("secret", b"secret")
+    os.chmod("secret", 0o600)
+    files.write("own", b"own")
+    os.chown("own", 1001, 1001)
+    os.chmod(".", 0o755)
+    for command in ("cat secret", "sh -c 'echo x >secret'", "chown 0:0 secret", "sh -c 'echo x >made'"):
+        done = run(f"cd {t.dir} && unshare -Ur {command}", who=USER, check=False)
+        true(done.status != 0, f"{command}: {done}")
+    eq(host.files.read(t.there("secret")), b"secret")
+    eq(run(f"cd {t.dir} && unshare -Ur cat own", who=USER).text, "own")
+    eq((os.stat("own").st_uid, sorted(host.os.listdir(t.host_dir))), (1001, ["own", "secret"]))

@@ -25,6 +25,7 @@ use qtfs_proto::{
     Header,
     Kind,
     Op,
+    Reader,
     Writer,
     MAGIC,
     MAX_DATA,
@@ -194,10 +195,13 @@ fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Resu
         session.log(Level::Error, fmt!("the server refuses: {text}"));
         return Err(e);
     }
-    let agreed = decode_reply::<Hello<'_>>(&reply.body)
-        .map_err(|_| bad(session, "the answer to HELLO cannot be read"))?;
-    if agreed.version < VERSION_MIN || agreed.version > VERSION_MAX {
-        let (min, max) = (agreed.version_min, agreed.version_max);
+    let unreadable = |_| bad(session, "the answer to HELLO cannot be read");
+    // What follows these is of the version that they name.
+    let mut reader = Reader::new(&reply.body);
+    let min: u16 = reader.get().map_err(unreadable)?;
+    let max: u16 = reader.get().map_err(unreadable)?;
+    let version: u16 = reader.get().map_err(unreadable)?;
+    if version < VERSION_MIN || version > VERSION_MAX {
         session.log(
             Level::Error,
             fmt!(
@@ -207,6 +211,7 @@ fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Resu
         );
         return Err(EPROTONOSUPPORT);
     }
+    let agreed = decode_reply::<Hello<'_>>(&reply.body).map_err(unreadable)?;
     if agreed.slots == 0 || agreed.slots > qtfs_proto::MAX_SLOTS || agreed.session == [0; 16] {
         return Err(bad(session, "the answer to HELLO makes no sense"));
     }
@@ -235,7 +240,7 @@ fn begin(session: &Arc<Session>, agreed: Agreed) -> Result {
         let mut old = inner.slots.reset(agreed.slots)?;
         old.retain(|request| !request.receiving.load(Ordering::Relaxed));
         inner.id = agreed.session;
-        session.boot.store(agreed.boot.max(1), Ordering::Release);
+        session.set_boot(agreed.boot.max(1));
         session.incarnation.fetch_add(1, Ordering::AcqRel);
         let mut outboxes = KVVec::new();
         for outbox in inner.lanes.iter_mut() {

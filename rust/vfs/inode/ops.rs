@@ -418,6 +418,7 @@ unsafe extern "C" fn rename<F: FileSystem>(
         unsafe {
             F::rename(
                 Inode::from_raw(dir),
+                Dentry::<F>::from_raw(dentry).inode()?,
                 name(dentry),
                 Inode::from_raw(new_dir),
                 name(new_dentry),

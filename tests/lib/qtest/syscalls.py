@@ -56,6 +56,11 @@ def link_fd(fd, name):
     _call(libc.linkat(AT_FDCWD, f"/proc/self/fd/{fd}".encode(), AT_FDCWD, os.fsencode(name), AT_SYMLINK_FOLLOW), name)
 
 
+def syncfs(fd):
+    """syncfs(2)."""
+    _call(libc.syncfs(fd))
+
+
 def fallocate(fd, mode, offset, length):
     """fallocate(2)."""
     _call(libc.fallocate64(fd, mode, ctypes.c_longlong(offset), ctypes.c_longlong(length)))

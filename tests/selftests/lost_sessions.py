@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The server's module forgets a client: what cannot be known is told, and never guessed."""
+
+import fcntl
+import os
+from errno import EIO
+
+from qtest import ROOT, case, eq, eventually, fails, files, host, lab, on_host, server, spawn, syscalls, true
+from qtest.syscalls import RENAME_EXCHANGE, rename2
+
+NEEDS = "qtfs"
+
+
+@on_host
+def engine_goes():
+    """From here on requests wait; they are with the module already."""
+    server.stop_engine()
+
+
+@on_host
+def server_is_loaded_anew():
+    """The module forgets all, those requests too."""
+    server.unload()
+    server.start()
+
+
+def while_forgotten(function, *arguments):
+    """What a child says whose request is with a server that forgets it before it is executed."""
+    engine_goes()
+    child = spawn(function, *arguments)
+    true(child.sleeps(20), "the request waits")
+    server_is_loaded_anew()
+    return child
+
+
+@case("mkdir that was sent before the session was lost is made once", who=[ROOT], needs=NEEDS, limit=120)
+def mkdir(t):
+    while_forgotten(os.mkdir, t.path("d")).result(60)
+    eq(host.os.listdir(t.host_dir), ["d"])
+
+
+@case("exchanging two names is not repeated: EIO, and the names are as they were or exchanged", who=[ROOT], needs=NEEDS, limit=120)
+def exchange(t):
+    files.write("a", b"a")
+    files.write("b", b"b")
+    child = while_forgotten(fails, EIO, rename2, t.path("a"), t.path("b"), RENAME_EXCHANGE)
+    child.result(60)
+    eq(sorted(host.files.read(t.there(name)) for name in "ab"), [b"a", b"b"])
+
+
+@case("a lock that HOST has lost makes its file fail until it is unlocked", who=[ROOT], needs=NEEDS, limit=120)
+def lock_lost(t):
+    files.write("f", b"data")
+    fd = os.open("f", os.O_RDWR)
+    other = os.open("f", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    engine_goes()
+    server_is_loaded_anew()
+    fails(EIO, os.pread, fd, 4, 0)
+    eq(os.pread(other, 4, 0), b"data")
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    eq(os.pread(fd, 4, 0), b"data")
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    eq(host.syscalls.try_flock(t.there("f"), fcntl.LOCK_EX), False)
+    os.close(fd)
+    os.close(other)
+
+
+@case("a waiter that is killed while the link is cut does not get the lock afterwards", who=[ROOT], needs=NEEDS, limit=120)
+def ghost(t):
+    fd = os.open("f", os.O_CREAT | os.O_RDWR)
+    there = host.background.open_file(t.there("f"))
+    host.fcntl.flock(there, fcntl.LOCK_EX)
+    # The child shares the open file, so its end alone does not close it.
+    waiter = spawn(fcntl.flock, fd, fcntl.LOCK_EX)
+    true(waiter.sleeps(10), "the child waits")
+    lab.link("down")
+    waiter.kill()
+    true(waiter.finished(10), "it can be killed")
+    host.background.close_file(there)
+    lab.link("up")
+    eventually(lambda: host.syscalls.try_flock(t.there("f"), fcntl.LOCK_EX), 60, "nobody has the lock")
+    os.close(fd)
+
+
+@case("fsync and syncfs after HOST lost power tell of data that was not on its disk, once", who=[ROOT], needs=NEEDS, limit=240)
+def power_lost(t):
+    files.write("f", b"synced")
+    fd = os.open("f", os.O_RDWR)
+    os.fsync(fd)
+    host.run("sync")
+    written = os.open("f", os.O_WRONLY)
+    os.pwrite(written, b"lost?", 0)
+    # It is acknowledged, and nobody has asked for more.
+    os.close(written)
+    lab.crash("host")
+    lab.boot("host")
+    host.server.start()
+    fails(EIO, os.fsync, fd)
+    os.fsync(fd)
+    os.pwrite(fd, b"again", 0)
+    os.fsync(fd)
+    eq(host.files.read(t.there("f"))[:5], b"again")
+    fails(EIO, syscalls.syncfs, fd)
+    syscalls.syncfs(fd)
+    os.close(fd)
+
+
+@case("loading the server's module anew is no loss of power: fsync succeeds", who=[ROOT], needs=NEEDS, limit=120)
+def module_only(t):
+    fd = os.open("f", os.O_CREAT | os.O_RDWR | os.O_APPEND)
+    os.write(fd, b"data")
+    engine_goes()
+    server_is_loaded_anew()
+    os.fsync(fd)
+    eq(host.files.read(t.there("f")), b"data")
+    os.close(fd)
