@@ -64,7 +64,7 @@ def run_selftests(files, options, report, deadline):
     report.heading(f"the lab {lab.name}")
     begin = time.monotonic()
     try:
-        lab.up()
+        lab.up(report.note)
         report.ok("lab: both machines boot", time.monotonic() - begin)
         fit = True
         for file in files:

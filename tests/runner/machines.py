@@ -2,6 +2,7 @@
 """The lab, as the runner uses it: scripts/lab with a name."""
 
 import subprocess
+import threading
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -9,6 +10,8 @@ MACHINES = ("host", "dpu")
 # Where both machines see this project.
 SEEN = "/qtfs"
 ENVIRONMENT = {"PYTHONPATH": f"{SEEN}/tests/lib", "PYTHONPYCACHEPREFIX": "/run/qtest-pycache", "LC_ALL": "C.UTF-8"}
+# For downloading and making the machines' image, and booting.
+IMAGE_PATIENCE = 1800
 
 
 class LabError(Exception):
@@ -37,10 +40,21 @@ class Lab:
             raise LabError(f"scripts/lab {' '.join(words)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}")
         return done
 
-    def up(self):
-        """Boots what is not up."""
-        if not self.was_up:
-            self.call("up", patience=600)
+    def up(self, note):
+        """Boots what is not up; the first time this makes the machines' image, and note() is told how far that is."""
+        if self.was_up:
+            return
+        process = subprocess.Popen(self.command("up"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, errors="replace")
+        timer = threading.Timer(IMAGE_PATIENCE, process.kill)
+        timer.start()
+        said = []
+        for line in process.stdout:
+            said.append(line.rstrip())
+            note(said[-1])
+        timer.cancel()
+        if process.wait():
+            raise LabError("scripts/lab up: exit {}: {}".format(process.returncode, "\n".join(said[-20:])))
 
     def down(self):
         """Switches everything off."""
