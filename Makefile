@@ -81,6 +81,8 @@ lint-modules:
 	@$(call kbuild,$(BUILD)/lint,CLIPPY=1 W=e modules)
 
 lint-userspace:
+	@mkdir -p '$(BUILD)' && $(RUN) --chdir '$(CURDIR)/rust/proto' -- cargo clippy --all-targets \
+		--target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 ifneq ($(HAVE_USERSPACE),)
 	@$(CARGO) clippy --workspace --all-targets --target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 endif

@@ -98,7 +98,7 @@ pub(crate) fn set(
     if let Some(value) = value {
         let value = Bytes::new(value).map_err(|_| EINVAL)?;
         let flags = XattrFlags::from_bits(flags).ok_or(EINVAL)?;
-        let (reply, _) = mount.call(|| {
+        let (reply, repeated) = mount.call(|| {
             Ok(Setxattr {
                 target: place.target(mount, inode)?,
                 name,
@@ -106,15 +106,25 @@ pub(crate) fn set(
                 flags,
             })
         })?;
-        reply.decode::<Setxattr<'_>>()?;
+        match reply.decode::<Setxattr<'_>>() {
+            // Whether it was made the first time, when the server lost the session, is not known.
+            Err(e) if e == EEXIST && repeated => return Err(EIO),
+            other => other?,
+        };
     } else {
-        let (reply, _) = mount.call(|| {
+        let (reply, repeated) = mount.call(|| {
             Ok(Removexattr {
                 target: place.target(mount, inode)?,
                 name,
             })
         })?;
-        reply.decode::<Removexattr<'_>>()?;
+        match reply.decode::<Removexattr<'_>>() {
+            // It was removed the first time.
+            Err(e) if e == ENODATA && repeated => {}
+            other => {
+                other?;
+            }
+        }
     }
     Ok(())
 }

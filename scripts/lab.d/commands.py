@@ -248,11 +248,12 @@ class Commands:
                 words += [f"for {machine.process.age():.0f} s", f"boot {machine.info['boots']}",
                           f"pid {machine.process.pid}", f"{machine.memory()} MiB used"]
             trouble = machine.console.trouble()
-            words.append(f"{len(trouble)} lines of kernel trouble, see health" if trouble else "healthy")
+            hangs = machine.running and not remote.answers(machine)
+            words.append(f"{len(trouble)} lines of kernel trouble, see health" if trouble else "hangs" if hangs else "healthy")
             print(f"{machine.name}: {', '.join(words)}")
             for line in trouble[:5]:
                 print(f"  {line}")
-            if trouble or not machine.running:
+            if trouble or hangs or not machine.running:
                 status = 1
         return status
 
@@ -330,6 +331,9 @@ class Commands:
                 print(f"{machine.name}: ended by itself; last console lines:")
                 for line in machine.console.tail(15):
                     print(f"{machine.name}:   | {line}")
+                status = 1
+            elif machine.running and not remote.answers(machine):
+                print(f"{machine.name}: hangs: its agent does not answer")
                 status = 1
         return status
 

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 
-from qtest import ROOT, case, counters, eq, eventually, files, host, run, true, within
+from qtest import ROOT, case, counters, eq, eventually, files, host, lab, run, spawn, true, within
 
 MIB = 1 << 20
 
@@ -224,6 +224,45 @@ def digest_of_blocks(count):
     for _ in range(count):
         found.update(block)
     return found.hexdigest()
+
+
+def most_in_flight(t, function, *arguments):
+    """The most requests that are on their way at once while a child does something over a slow link."""
+    lab.link("delay", 20)
+    try:
+        child = spawn(function, *arguments)
+        most = 0
+        while child.alive():
+            most = max(most, counters.in_flight(t.fs.mnt))
+        child.result(60)
+    finally:
+        lab.link("reset")
+    return most
+
+
+def write_blocks(path, count):
+    block = files.pattern(MIB)
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY)
+    for _ in range(count):
+        os.write(fd, block)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def read_blocks(path):
+    fd = os.open(path, os.O_RDONLY)
+    while os.read(fd, MIB):
+        pass
+    os.close(fd)
+
+
+@case("sequential reads and writes have several requests on their way at once", who=[ROOT], needs="qtfs", limit=180)
+def several_at_once(t):
+    writing = most_in_flight(t, write_blocks, t.path("f"), 24)
+    host.call(__file__, "make_large", t.there("g"), 24)
+    reading = most_in_flight(t, read_blocks, t.path("g"))
+    t.note(f"at once: {writing} when writing, {reading} when reading")
+    true(writing >= 3 and reading >= 2, f"several at once: {writing} writes, {reading} reads")
 
 
 @case("sequential read of 64 MiB: 80, several at a time", who=[ROOT], needs="qtfs", limit=180)

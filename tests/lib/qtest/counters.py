@@ -85,6 +85,15 @@ def parse(mountpoint, text):
     return Counters(operations, fstype)
 
 
+def in_flight(mountpoint):
+    """How many requests of a qtfs mount are on their way at this moment."""
+    with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as file:
+        for line in section(mountpoint, file.read())[1]:
+            if match := re.search(r"\bin_flight=(\d+)", line):
+                return int(match[1])
+    raise AssertionError(f"{mountpoint}: in_flight= is not in /proc/self/mountstats")
+
+
 def read(mountpoint):
     """The counters of a mount now."""
     with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as file:
