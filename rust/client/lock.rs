@@ -3,14 +3,8 @@
 //! File locks. The server holds them, against HOST's processes and other clients; this machine's
 //! kernel records them so that it releases them when a process ends.
 
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
-use qtfs_net::{
-    time::sleep_interruptible,
-    Pages, //
-};
+use kernel::prelude::*;
+use qtfs_net::time::sleep_interruptible;
 use qtfs_proto::{
     message::{
         Lock,
@@ -33,7 +27,6 @@ use crate::{
     fs::Qtfs,
     node,
     session::{
-        then::Then,
         Session,
         Wait, //
     },
@@ -187,17 +180,14 @@ fn unlock(file: &File<Qtfs>, request: &mut LockRequest<'_>, flags: LockFlags) ->
     }
 }
 
-/// Releases a lock that was granted when nobody waited for it any more.
-pub(crate) fn release(session: &Arc<Session>, lock: &Lock, cred: u32, incarnation: u32) {
-    if lock.kind == LockType::Unlock {
-        return;
-    }
-    let call = Lock {
-        kind: LockType::Unlock,
-        flags: lock.flags.without(LockFlags::WAIT),
-        ..*lock
-    };
-    if let Ok(none) = Arc::new(Pages::new(), GFP_KERNEL) {
-        session.submit(&call, cred, none, None, Then::Forget, incarnation);
+/// Releases a lock that was granted when nobody waited for it any more. Waits for nothing.
+pub(crate) fn release(session: &Session, lock: &Lock, cred: u32, incarnation: u32) {
+    if lock.kind != LockType::Unlock {
+        let unlock = Lock {
+            kind: LockType::Unlock,
+            flags: lock.flags.without(LockFlags::WAIT),
+            ..*lock
+        };
+        session.unlock(unlock, cred, incarnation);
     }
 }

@@ -45,6 +45,7 @@ use qtfs_proto::{
     frame::HEADER_LEN,
     message::{
         Call,
+        Lock,
         Release, //
     },
     Header,
@@ -130,6 +131,9 @@ struct Inner {
     stopped: bool,
     /// Writes that begin anew because the session was lost.
     again: KVVec<Writeback>,
+    /// Locks to release that were granted when nobody waited for them any more: the message, the
+    /// identity to send it with, and the incarnation of its ids.
+    unlocks: KVVec<(Lock, u32, u32)>,
     /// The housekeeper has something to do.
     chores: bool,
 }
@@ -187,6 +191,7 @@ impl Session {
                     id: [0; 16],
                     stopped: false,
                     again: KVVec::new(),
+                    unlocks: KVVec::new(),
                     chores: false,
                 }),
                 changed <- new_condvar!(),
@@ -569,6 +574,26 @@ impl Session {
         }
     }
 
+    /// Releases a lock, soon.
+    pub(crate) fn unlock(&self, unlock: Lock, cred: u32, incarnation: u32) {
+        let _nofs = NoFs::enter();
+        let mut inner = self.inner.lock();
+        let queued = inner
+            .unlocks
+            .push((unlock, cred, incarnation), GFP_KERNEL)
+            .is_ok();
+        inner.chores = true;
+        drop(inner);
+        self.changed.notify_all();
+        if !queued {
+            self.log_error(
+                "LOCK",
+                ENOMEM,
+                "a lock stays on HOST until its file is closed",
+            );
+        }
+    }
+
     /// Has the housekeeper look what there is to do.
     pub(crate) fn chores(&self) {
         self.inner.lock().chores = true;
@@ -579,7 +604,7 @@ impl Session {
     fn keep_house(self: &Arc<Self>) {
         let _nofs = NoFs::enter();
         loop {
-            let again = {
+            let (again, unlocks) = {
                 let mut inner = self.inner.lock();
                 while !inner.chores && !inner.stopped {
                     // No signal comes; the kernel takes this for idle, not for stuck.
@@ -599,9 +624,15 @@ impl Session {
                     drop(lost);
                     return;
                 }
-                mem::take(&mut inner.again)
+                (mem::take(&mut inner.again), mem::take(&mut inner.unlocks))
             };
             self.expire_reads();
+            for (unlock, cred, incarnation) in unlocks {
+                // Without memory, or the session, the lock ends with its file.
+                if let Ok(none) = Arc::new(Pages::new(), GFP_KERNEL) {
+                    self.submit(&unlock, cred, none, None, Then::Forget, incarnation);
+                }
+            }
             self.send_releases();
             for writeback in again {
                 crate::data::write_back(self, writeback);
