@@ -126,13 +126,12 @@ need_packages() {
 		"Install what these Debian packages hold, or use a Debian machine or container."
 	[ "$(id -u)" = 0 ] || die "this machine lacks: ${missing[*]}." \
 		"Installing needs root." "Run: sudo apt-get install ${missing[*]}"
-	log "installing ${missing[*]}"
-	if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-		"${missing[@]}" >/dev/null 2>&1; then
-		apt-get update -q >/dev/null
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-			"${missing[@]}" >&2 || die "apt could not install ${missing[*]}." "apt's messages are above."
-	fi
+	mkdir -p "$QTFS_CACHE"
+	# shellcheck disable=SC2016
+	progress "$QTFS_CACHE/install.log" "installing ${missing[*]}" \
+		bash -c 'export DEBIAN_FRONTEND=noninteractive
+			install() { apt-get install -y -q --no-install-recommends "$@"; }
+			install "$@" || { apt-get update -q && install "$@"; }' - "${missing[@]}"
 }
 
 # --- Debian's archive, through the mirror that this machine already uses. ---
