@@ -19,9 +19,12 @@ MAKEFLAGS += --no-print-directory
 
 ifneq ($(KDIR),)
 # With the tree's own compiler on this machine, the build root is not needed.
+# Which one it is in the end is compared by `scripts/kernel check-tree`.
 kdir-rustc := $(shell sed -n 's/^CONFIG_RUSTC_VERSION_TEXT="\(.*\)"/\1/p' $(KDIR)/.config 2>/dev/null)
+ifneq ($(kdir-rustc),)
 ifeq ($(shell rustc --version 2>/dev/null),$(kdir-rustc))
 export QTFS_BUILD_ROOT := host
+endif
 endif
 find-tree = tree=$$(scripts/kernel check-tree '$(abspath $(KDIR))')
 RUN = $(ENTER) --bind '$(abspath $(KDIR))'
@@ -41,9 +44,10 @@ kbuild = $(find-tree) && vars=$$(scripts/kernel kbuild "$$tree") && mkdir -p '$(
 		$$vars CONFIG_DEBUG_INFO_BTF_MODULES= V=$(V) $(if $(W),W=$(W)) $(2)
 
 CARGO = mkdir -p '$(BUILD)' && $(RUN) --chdir '$(CURDIR)/userspace' -- cargo
+CLIPPY_FLAGS = --all-targets --target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 HAVE_USERSPACE := $(wildcard userspace/Cargo.toml)
 
-.PHONY: all modules userspace lint lint-format lint-modules lint-userspace lint-scripts check demo clean help FORCE
+.PHONY: all modules userspace lint lint-format lint-modules lint-proto lint-userspace lint-scripts check demo clean help FORCE
 .DEFAULT_GOAL := all
 
 all: modules userspace
@@ -66,7 +70,7 @@ else
 	@echo 'userspace/Cargo.toml does not exist yet: no programs to build.'
 endif
 
-lint: lint-scripts lint-format lint-modules lint-userspace
+lint: lint-scripts lint-format lint-modules lint-proto lint-userspace
 
 # rustfmt finds the other files of a crate from its main file.
 lint-format:
@@ -80,11 +84,19 @@ endif
 lint-modules:
 	@$(call kbuild,$(BUILD)/lint,CLIPPY=1 W=e modules)
 
+# The format as a cargo crate, with its tests, and the fuzz target. Nothing is
+# linked, so libFuzzer is not needed, and naming one keeps it from being built.
+lint-proto:
+	@mkdir -p '$(BUILD)'
+	@$(RUN) -- cargo clippy --manifest-path rust/proto/Cargo.toml $(CLIPPY_FLAGS)
+	@$(RUN) -- env CUSTOM_LIBFUZZER_PATH=/usr/lib/libFuzzer.a \
+		cargo clippy --manifest-path rust/proto/fuzz/Cargo.toml $(CLIPPY_FLAGS)
+
 lint-userspace:
 	@mkdir -p '$(BUILD)' && $(RUN) --chdir '$(CURDIR)/rust/proto' -- cargo clippy --all-targets \
 		--target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 ifneq ($(HAVE_USERSPACE),)
-	@$(CARGO) clippy --workspace --all-targets --target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
+	@$(CARGO) clippy --workspace $(CLIPPY_FLAGS)
 endif
 
 lint-scripts:

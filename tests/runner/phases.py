@@ -12,13 +12,14 @@ from runner.machines import TOP
 
 # What the scripts say of long steps: downloads, the build root, the kernel's crates.
 PROGRESS = re.compile(r"(kernel|build-root|guest-image): ")
+# For building and running the tests of a crate.
+CARGO_PATIENCE = 1800
 # Not a test, but what writes the vectors anew.
 TOOLS = {"rewrite"}
 
 
-def execute(report, name, command, limit, cwd=TOP):
-    """Runs a command as one test; returns its output, or None when it failed."""
-    begin = time.monotonic()
+def follow(report, command, limit, cwd=TOP):
+    """Runs a command, and passes on what the scripts say of long steps; returns its output and exit status, None after the limit."""
     process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True)
     late = threading.Event()
@@ -30,13 +31,27 @@ def execute(report, name, command, limit, cwd=TOP):
     timer = threading.Timer(limit, end)
     timer.start()
     lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if PROGRESS.match(line):
-            report.note(line.rstrip())
-    timer.cancel()
-    status, seconds, output = process.wait(), time.monotonic() - begin, "".join(lines)
-    if late.is_set():
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if PROGRESS.match(line):
+                report.note(line.rstrip())
+        status = process.wait()
+    except BaseException:
+        # An interrupted run leaves nothing behind.
+        end()
+        raise
+    finally:
+        timer.cancel()
+    return "".join(lines), None if late.is_set() else status
+
+
+def execute(report, name, command, limit, cwd=TOP):
+    """Runs a command as one test; returns its output, or None when it failed."""
+    begin = time.monotonic()
+    output, status = follow(report, command, limit, cwd)
+    seconds = time.monotonic() - begin
+    if status is None:
         report.not_ok(name, seconds, f"{output[-6000:]}\nno end after {limit} s: {' '.join(command)}")
         return None
     if status:
@@ -54,6 +69,7 @@ def build(report):
 def lint(report):
     """Formatting, clippy and shellcheck."""
     for part, name in (("lint-format", "rustfmt has nothing to change"), ("lint-modules", "clippy accepts the modules"),
+                       ("lint-proto", "clippy accepts the format, its tests and its fuzz target"),
                        ("lint-userspace", "clippy accepts the programs"), ("lint-scripts", "shellcheck accepts the scripts")):
         execute(report, f"lint: {name}", ["make", part], 900)
 
@@ -66,11 +82,12 @@ def cargo(report):
         begin = time.monotonic()
         command = ["scripts/build-root", "run", "--", "cargo", "test", "--workspace", "--manifest-path", manifest,
                    "--target-dir", "build/target", "--no-fail-fast"]
-        done = subprocess.run(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=1800, check=False)
-        found = re.findall(r"^test (.+?) \.\.\. (ok|FAILED|ignored)", done.stdout, re.MULTILINE)
-        if done.returncode and not any(outcome == "FAILED" for _, outcome in found):
-            report.not_ok(f"{crate}: cargo test", time.monotonic() - begin, done.stdout[-12000:])
+        output, status = follow(report, command, CARGO_PATIENCE)
+        found = re.findall(r"^test (.+?) \.\.\. (ok|FAILED|ignored)", output, re.MULTILINE)
+        if status is None:
+            report.not_ok(f"{crate}: cargo test", time.monotonic() - begin, f"{output[-6000:]}\nno end after {CARGO_PATIENCE} s")
+        elif status and not any(outcome == "FAILED" for _, outcome in found):
+            report.not_ok(f"{crate}: cargo test", time.monotonic() - begin, output[-12000:])
         for name, outcome in found:
             if outcome == "ok":
                 report.ok(f"{crate}: {name}")
@@ -79,7 +96,7 @@ def cargo(report):
             elif outcome == "ignored":
                 report.skip(f"{crate}: {name}", "marked #[ignore]")
             else:
-                told = re.search(rf"^---- {re.escape(name)} stdout ----\n(.*?)(?=^---- |^failures:)", done.stdout, re.MULTILINE | re.DOTALL)
+                told = re.search(rf"^---- {re.escape(name)} stdout ----\n(.*?)(?=^---- |^failures:)", output, re.MULTILINE | re.DOTALL)
                 report.not_ok(f"{crate}: {name}", None, told[1] if told else None)
 
 
