@@ -93,8 +93,6 @@ lint-proto:
 		cargo clippy --manifest-path rust/proto/fuzz/Cargo.toml $(CLIPPY_FLAGS)
 
 lint-userspace:
-	@mkdir -p '$(BUILD)' && $(RUN) --chdir '$(CURDIR)/rust/proto' -- cargo clippy --all-targets \
-		--target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 ifneq ($(HAVE_USERSPACE),)
 	@$(CARGO) clippy --workspace $(CLIPPY_FLAGS)
 endif

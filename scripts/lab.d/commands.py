@@ -13,6 +13,7 @@ import link
 import remote
 from machine import Machine
 from state import NAMES
+from state import SIZES
 from state import Failure
 from state import Lab
 from state import runtime
@@ -28,7 +29,7 @@ machines:
   boot host|dpu             boot a machine that is off
   halt host|dpu             switch a machine off cleanly
   crash host|dpu            cut a machine's power; its disks keep what was written
-  status                    what runs; exit 1 unless both do and are healthy
+  status                    what runs; exit 1 unless both do, answer and are healthy
   list                      the labs of this user
 
 in a machine:
@@ -49,7 +50,7 @@ what the kernel says:
   health [host|dpu] [--since-mark]
                             print the kernel's complaints (WARNING, BUG, hung
                             tasks, stalls, ...) since the lab was made; exit 1 if
-                            there are any or a machine ended by itself
+                            there are any, a machine ended by itself or hangs
 
 the link between the machines:
   link                      show its state
@@ -97,8 +98,8 @@ def parse(args):
         return sub
 
     up = action("up")
-    for option, default in (("cpus", 2), ("mem", 1536), ("mtu", 9000)):
-        up.add_argument(f"--{option}", type=int, default=int(os.environ.get(f"QTFS_LAB_{option.upper()}") or default))
+    for option in SIZES:
+        up.add_argument(f"--{option}", type=int, default=os.environ.get(f"QTFS_LAB_{option.upper()}") or None)
     down = action("down").add_mutually_exclusive_group()
     down.add_argument("--force", action="store_true")
     down.add_argument("--keep", action="store_true")
@@ -151,7 +152,8 @@ class Commands:
             started = [machine for machine in self.machines if not machine.running]
             for machine in self.machines:
                 if machine not in started:
-                    say(f"{machine.name} is up already")
+                    changed = " ".join(f"--{name} {self.lab.config[name]}" for name in machine.outdated())
+                    say(f"{machine.name} is up already" + (f"; {changed} has no effect until its next boot" if changed else ""))
             self._boot(started)
         return 0
 
@@ -175,6 +177,7 @@ class Commands:
         def wait(machine):
             try:
                 machine.wait()
+                machine.note(came_up=machine.info["boots"])
                 if self.lab.faults["delay"] or self.lab.faults["loss"]:
                     link.shape(machine, self.lab.faults)
                 say(f"{machine.name} is up after {machine.process.age():.1f} s")
@@ -242,20 +245,40 @@ class Commands:
         print(f"link: {link.describe(faults)}")
         print(f"shared directory: {self.lab.share}")
         status = 0
+        conditions = self._conditions()
         for machine in self.machines:
             words = [machine.state()]
             if machine.running:
                 words += [f"for {machine.process.age():.0f} s", f"boot {machine.info['boots']}",
                           f"pid {machine.process.pid}", f"{machine.memory()} MiB used"]
+                words += [f"{name} {machine.info['sizes'][name]} until its next boot" for name in machine.outdated()]
             trouble = machine.console.trouble()
-            hangs = machine.running and not remote.answers(machine)
-            words.append(f"{len(trouble)} lines of kernel trouble, see health" if trouble else "hangs" if hangs else "healthy")
+            if trouble:
+                words.append(f"{len(trouble)} lines of kernel trouble, see health")
+            if conditions[machine]:
+                words.append(conditions[machine])
+            elif machine.running and not trouble:
+                words.append("healthy")
             print(f"{machine.name}: {', '.join(words)}")
             for line in trouble[:5]:
                 print(f"  {line}")
-            if trouble or hangs or not machine.running:
+            if trouble or conditions[machine] or not machine.running:
                 status = 1
         return status
+
+    def _conditions(self):
+        """Asks the machines that run whether they answer, all at the same time."""
+        conditions = dict.fromkeys(self.machines)
+
+        def ask(machine):
+            conditions[machine] = machine.condition()
+
+        threads = [threading.Thread(target=ask, args=(machine,)) for machine in self.machines if machine.running]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return conditions
 
     @staticmethod
     def list():
@@ -320,6 +343,7 @@ class Commands:
     def health(self):
         self.lab.config  # pylint: disable=pointless-statement  # Refuses when there is no lab.
         status = 0
+        conditions = self._conditions()
         for machine in self.machines:
             if self.options.machine not in (None, machine.name):
                 continue
@@ -332,8 +356,8 @@ class Commands:
                 for line in machine.console.tail(15):
                     print(f"{machine.name}:   | {line}")
                 status = 1
-            elif machine.running and not remote.answers(machine):
-                print(f"{machine.name}: hangs: its agent does not answer")
+            elif (conditions[machine] or "").startswith("hangs"):
+                print(f"{machine.name}: {conditions[machine]}")
                 status = 1
         return status
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import remote
 from console import Console
 from state import NAMES
+from state import SIZES
 from state import TOP
 from state import Failure
 from state import Process
@@ -24,6 +25,8 @@ AGENT_PORT = 7174
 # How long a machine may take to boot, or to switch off, before it counts as stuck.
 BOOT_TIMEOUT = 240
 HALT_TIMEOUT = 60
+# And to answer when it is only asked whether it is there; emulated machines are slow.
+PROBE_TIMEOUT = 30
 KERNEL_OPTIONS = (
     "console=ttyS0,115200 ignore_loglevel printk.devkmsg=on panic=-1 "
     # Emulated processors need no protection from each other, and the time that it costs.
@@ -54,8 +57,8 @@ class Machine:
 
     @property
     def info(self):
-        """Port, number of boots and the state that the lab last brought about."""
-        return read_json(self.dir / "machine.json", {"port": 0, "boots": 0, "state": "off"})
+        """Port, number of boots, which of them came up, sizes, and the state that the lab last brought about."""
+        return {"port": 0, "boots": 0, "came_up": 0, "sizes": {}, "state": "off", **read_json(self.dir / "machine.json", {})}
 
     @property
     def port(self):
@@ -74,6 +77,21 @@ class Machine:
             return "running"
         state = self.info["state"]
         return "ended" if state == "running" else state
+
+    def condition(self):
+        """What else is to be said of a machine that runs: it boots, hangs, or nothing."""
+        try:
+            self.wait(PROBE_TIMEOUT)
+            return None
+        except Failure:
+            if self.info["came_up"] != self.info["boots"] and self.process.age() < BOOT_TIMEOUT:
+                return "still booting"
+            return f"hangs: its agent does not answer within {PROBE_TIMEOUT} s"
+
+    def outdated(self):
+        """The sizes that were changed since a running machine was started: it has others until its next boot."""
+        config, sizes = self.lab.config, self.info["sizes"]
+        return [name for name in SIZES if sizes.get(name, config[name]) != config[name]]
 
     def memory(self):
         """MiB of this computer's memory that it takes."""
@@ -147,7 +165,7 @@ class Machine:
                 qemu = subprocess.Popen(self._command(port), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                         start_new_session=True, cwd="/")
             self.process.record(qemu.pid)
-            self.note(port=port, boots=boots, state="running")
+            self.note(port=port, boots=boots, state="running", sizes={name: self.lab.config[name] for name in SIZES})
             deadline = time.monotonic() + 20
             while qemu.poll() is None and time.monotonic() < deadline:
                 try:

@@ -28,10 +28,6 @@ def text(value):
     return os.fsencode(value).decode("latin-1")
 
 
-# How long an agent may take to say hello before its machine counts as hung; the machines are slow.
-PATIENCE = 30
-
-
 class Unread(Exception):
     """Nobody reads our output any more."""
 
@@ -84,15 +80,6 @@ class Connection:
             if not data:
                 return
             self.inbox += data
-
-
-def answers(machine):
-    """Whether the machine's agent says hello."""
-    try:
-        Connection(machine, PATIENCE).sock.close()
-        return True
-    except Failure:
-        return False
 
 
 class Command:

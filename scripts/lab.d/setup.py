@@ -12,6 +12,7 @@ from pathlib import Path
 
 from console import Console
 from state import CACHE
+from state import SIZES
 from state import TOP
 from state import Failure
 from state import write
@@ -22,7 +23,10 @@ PROBE_TIMEOUT = 20
 
 def prepare(lab, options):
     """Sees to emulator and image, and writes the lab's configuration."""
-    _limits(options)
+    # A lab keeps its sizes until it is told others.
+    sizes = {**SIZES, **(lab.config if lab.exists else {})}
+    sizes = {name: sizes[name] if getattr(options, name) is None else getattr(options, name) for name in SIZES}
+    _limits(sizes)
     emulator = _answer("emulator", TOP / "scripts/lab.d/emulator")
     image = _answer("guest image", TOP / "scripts/guest-image", "path")
     if not lab.exists:
@@ -39,8 +43,7 @@ def prepare(lab, options):
         print(f"lab: keeps the guest image that the lab began with; \"lab{lab.option} down\" "
               "and \"up\" take the new one", file=sys.stderr)
     lab.config = {"emulator": str(emulator), "image": str(image), "release": (image / "release").read_text().strip(),
-                  "cpus": options.cpus, "mem": options.mem, "mtu": options.mtu,
-                  "accel": _accelerator(emulator, image)}
+                  **sizes, "accel": _accelerator(emulator, image)}
 
 
 def discard(lab, machines):
@@ -52,12 +55,11 @@ def discard(lab, machines):
     shutil.rmtree(lab.disks, ignore_errors=True)
 
 
-def _limits(options):
+def _limits(sizes):
     for name, least, most, unit in (("cpus", 1, 64, "processors"), ("mem", 256, 65536, "MiB"),
                                     ("mtu", 1280, 65535, "bytes")):
-        value = getattr(options, name)
-        if not least <= value <= most:
-            raise Failure(f"--{name} {value} is out of range.", f"It is from {least} to {most} {unit}.", status=2)
+        if not least <= sizes[name] <= most:
+            raise Failure(f"--{name} {sizes[name]} is out of range.", f"It is from {least} to {most} {unit}.", status=2)
 
 
 def _answer(what, *command):

@@ -13,6 +13,8 @@ TOP = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("QTFS_CACHE")
              or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtfs").absolute()
 NAMES = ("host", "dpu")
+# What a machine has unless it was told otherwise: processors, MiB of memory, the link's MTU.
+SIZES = {"cpus": 2, "mem": 1536, "mtu": 9000}
 
 
 class Failure(Exception):
