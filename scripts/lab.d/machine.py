@@ -108,7 +108,8 @@ class Machine:
     def require_running(self):
         if self.running:
             return
-        self.lab.config  # pylint: disable=pointless-statement  # Refuses when there is no lab at all.
+        if not self.lab.exists:
+            raise self.lab.missing(status=125)
         state = self.state()
         again = f"Start it with: scripts/lab{self.lab.option} boot {self.name}"
         if state == "ended":

@@ -106,14 +106,17 @@ class Lab:
     def config(self):
         config = read_json(self.dir / "config.json", None)
         if config is None:
-            raise Failure(f"there is no lab \"{self.name}\".",
-                          "It was not started, or \"lab down\" removed it.",
-                          f"Start it with: scripts/lab{self.option} up")
+            raise self.missing()
         return config
 
     @config.setter
     def config(self, value):
         write(self.dir / "config.json", json.dumps(value))
+
+    def missing(self, status=1):
+        """Refuses when there is no lab."""
+        return Failure(f"there is no lab \"{self.name}\".", "It was not started, or \"lab down\" removed it.",
+                       f"Start it with: scripts/lab{self.option} up", status=status)
 
     @property
     def option(self):

@@ -12,15 +12,20 @@ from runner import machines
 from runner import phases
 from runner.report import Report
 from runner.session import Session
+from runner.tools import tools
 
 SELFTESTS = machines.TOP / "tests/selftests"
 
 USAGE = """\
 Runs the tests of qtfs and prints KTAP; the last line is `N passed, N failed`.
 
-Without FILE everything runs: build, lint, cargo tests, and all files of
-tests/selftests in two virtual machines. FILE is one of them (`costs`,
-`costs.py` or its path), or one of the phases build, lint, cargo."""
+Without FILE everything runs: build, lint, cargo tests, the tests of the lab,
+and all files of tests/selftests in two virtual machines. FILE is one of them
+(`costs`, `costs.py` or its path), or one of the phases build, lint, cargo,
+tools."""
+
+# What is tested once both machines are up, before the selftests.
+WITH_LAB = {"tools": tools}
 
 
 def options_of(arguments):
@@ -41,31 +46,35 @@ def options_of(arguments):
 def choose(options):
     """The phases and selftest files to run."""
     everything = sorted(SELFTESTS.glob("*.py"))
+    every_phase = [*phases.PHASES, *WITH_LAB]
     if not options.files:
-        return list(phases.PHASES) if not options.k else ["build"], everything
+        return every_phase if not options.k else ["build"], everything
     chosen_phases, chosen = [], []
     for name in options.files:
         stem = Path(name).stem
-        if name in phases.PHASES:
+        if name in every_phase:
             chosen_phases.append(name)
         elif (SELFTESTS / f"{stem}.py").exists():
             chosen.append(SELFTESTS / f"{stem}.py")
         else:
-            known = ", ".join([*phases.PHASES, *(file.stem for file in everything)])
+            known = ", ".join([*every_phase, *(file.stem for file in everything)])
             sys.exit(f"tests/run: there is no test {name}. There are: {known}")
     if chosen and "build" not in chosen_phases:
         chosen_phases.insert(0, "build")
     return chosen_phases, chosen
 
 
-def run_selftests(files, options, report, deadline):
-    """Boots the machines once and runs the files."""
+def run_selftests(with_lab, files, options, report, deadline):
+    """Boots the machines once and runs what needs them."""
     lab = machines.Lab(options.lab or f"check-{os.getpid()}")
     report.heading(f"the lab {lab.name}")
     begin = time.monotonic()
     try:
         lab.up(report.note)
         report.ok("lab: both machines boot", time.monotonic() - begin)
+        for name in with_lab:
+            report.heading(name)
+            WITH_LAB[name](lab, report)
         fit = True
         for file in files:
             if not fit:
@@ -101,15 +110,16 @@ def main(arguments):
     report = Report()
     deadline = time.monotonic() + options.limit
     try:
+        with_lab = [name for name in chosen_phases if name in WITH_LAB]
         for name in chosen_phases:
-            if name == "build" and options.no_build:
+            if name in WITH_LAB or name == "build" and options.no_build:
                 continue
             report.heading(name)
             if phases.PHASES[name](report) is False:
                 report.note("without a build there is nothing to test")
                 files = []
-        if files:
-            run_selftests(files, options, report, deadline)
+        if with_lab or files:
+            run_selftests(with_lab, files, options, report, deadline)
     except KeyboardInterrupt:
         report.not_ok("run: was interrupted")
     return report.end()
