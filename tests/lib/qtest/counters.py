@@ -85,13 +85,28 @@ def parse(mountpoint, text):
     return Counters(operations, fstype)
 
 
-def in_flight(mountpoint):
-    """How many requests of a qtfs mount are on their way at this moment."""
+def of_session(mountpoint, name):
+    """A number of the session of a qtfs mount."""
     with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as file:
         for line in section(mountpoint, file.read())[1]:
-            if match := re.search(r"\bin_flight=(\d+)", line):
+            if match := re.search(rf"\b{name}=(\d+)", line):
                 return int(match[1])
-    raise AssertionError(f"{mountpoint}: in_flight= is not in /proc/self/mountstats")
+    raise AssertionError(f"{mountpoint}: {name}= is not in /proc/self/mountstats")
+
+
+def in_flight(mountpoint):
+    """How many requests of a qtfs mount are on their way at this moment."""
+    return of_session(mountpoint, "in_flight")
+
+
+def reconnects(mountpoint):
+    """How often a qtfs mount has lost a connection."""
+    return of_session(mountpoint, "reconnects")
+
+
+def went_on(mountpoint, before):
+    """Whether replies to some operations came since the counters were read."""
+    return (read(mountpoint) - before).total("bytes_received") > 500
 
 
 def read(mountpoint):

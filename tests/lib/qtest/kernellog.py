@@ -14,6 +14,8 @@ BAD = re.compile(
     r"VFS: Busy inodes after unmount|Objects remaining|bad page state|Bad page map|EXT4-fs error|"
     r"Buffer I/O error|page allocation failure|module .* usage count|invoked oom-killer",
     re.IGNORECASE)
+# What qtfs says when a program was told that something was done, and it is undone.
+LOSS = re.compile(r"\bqtfs\w*: .*(data that .*\bis lost|\banswer\b.*\bis lost)")
 
 _fd = None
 
@@ -26,20 +28,14 @@ def _open():
 
 def begin():
     """From here on records count as new."""
-    try:
-        _open()
-        os.lseek(_fd, 0, os.SEEK_END)
-    except OSError:
-        pass
+    _open()
+    os.lseek(_fd, 0, os.SEEK_END)
 
 
 def since():
     """The lines since begin() or the last call of this."""
     lines = []
-    try:
-        _open()
-    except OSError:
-        return lines
+    _open()
     while True:
         try:
             record = os.read(_fd, 1 << 14)
@@ -47,6 +43,8 @@ def since():
             if error.errno == errno.EPIPE:
                 lines.append("(records were lost)")
                 continue
+            if error.errno != errno.EAGAIN:
+                raise
             return lines
         head, _, text = record.decode(errors="replace").partition(";")
         stamp = int(head.split(",")[2]) / 1e6 if head.count(",") >= 2 else 0
@@ -57,6 +55,11 @@ def since():
 def bad(lines):
     """The lines that must not be there."""
     return [line for line in lines if BAD.search(line)]
+
+
+def losses(lines):
+    """The lines of qtfs that say that something is lost."""
+    return [line for line in lines if LOSS.search(line)]
 
 
 def note(text):

@@ -147,7 +147,7 @@ class Runner:
                 lab.link("reset")
             if self.manual or problems:
                 self.umount_left()
-        problems += self.end_of_case(bool(problems))
+        problems += self.end_of_case(bool(problems), one.loses)
         seconds = time.monotonic() - begin
         if problems:
             self.failed += 1
@@ -216,17 +216,19 @@ class Runner:
         for target in reversed(left):
             syscalls.umount(target, syscalls.MNT_FORCE | syscalls.MNT_DETACH)
 
-    def end_of_case(self, failed):
-        """What must hold after every case: both kernels have nothing to complain about."""
+    def end_of_case(self, failed, loses):
+        """What must hold after every case: both kernels have nothing to complain about, and nothing is lost."""
         problems = []
         for machine, ask in (("dpu", kernellog.since), ("host", lambda: host.call("qtest.main", "host_end", self.fs.export))):
             try:
                 lines = ask()
             except BaseException as error:  # pylint: disable=broad-except
-                problems.append(f"the {machine} is gone after the case: {error}")
+                problems.append(f"the {machine} does not tell what its kernel said: {error}")
                 continue
             if kernellog.bad(lines):
                 problems.append(f"the kernel of the {machine} complains:\n" + "\n".join(lines[-150:]))
+            elif kernellog.losses(lines) and not loses:
+                problems.append(f"the {machine} has lost something:\n" + "\n".join(lines[-40:]))
             elif failed and any("qtest: " not in line for line in lines):
                 problems.append(f"the kernel of the {machine} says:\n" + "\n".join(lines[-40:]))
         return problems

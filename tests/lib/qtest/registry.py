@@ -21,24 +21,26 @@ cases = []
 class Case:
     """One sentence, its function and what it needs."""
 
-    def __init__(self, name, function, who, limit, needs):
+    def __init__(self, name, function, who, limit, needs, loses):
         self.name = name
         self.function = function
         self.who = who
         self.limit = limit
         self.needs = needs
+        self.loses = loses
 
 
-def case(name, who=EVERYBODY, limit=60, needs=()):
+def case(name, who=EVERYBODY, limit=60, needs=(), loses=False):
     """Registers a function as a case.
 
     who    the identities that it runs as
     limit  after how many seconds it counts as hung
     needs  "qtfs" (this file system only), "two" (two machines), "lab" (drives the link or power),
            "posix" (what NFS can't do, for the sake of the comparison)
+    loses  whether qtfs may say in the log that data or an answer is lost
     """
     def register(function):
-        cases.append(Case(name, function, tuple(who), limit, {needs} if isinstance(needs, str) else set(needs)))
+        cases.append(Case(name, function, tuple(who), limit, {needs} if isinstance(needs, str) else set(needs), loses))
         return function
     return register
 
