@@ -90,15 +90,24 @@ def version(t):
 def escape(t):
     host.files.write("/data/secret-of-hostile", b"secret")
     os.mkdir("d")
-    for line in ("lookup dir=$root name=..", "lookup dir=$root name=../..", "lookup dir=$root name=a/b", "lookup dir=$root name=/etc",
-                 "lookup dir=$root name=.", "lookup dir=12345 name=x", "walk root=$root path=../../secret-of-hostile",
-                 "walk root=$root path=/etc/passwd", "mkdir dir=$root name=../evil mode=493", "symlink dir=$root name=a/b text=x",
-                 "unlink dir=$root name=../secret-of-hostile", "attach path=/data/export/../secret-of-hostile", "attach path=/",
-                 "attach path=/etc", "attach path=relative"):
-        script = f"attach path={t.host_dir} -> root=attr.node\n{line}\n"
-        done = probe("run", check=False, stdin=script)
-        true(done.status != 0, f"{line!r} must fail: {done}")
+    os.symlink("/data", "l")
+    attach = f"attach path={t.host_dir} -> root=attr.node"
+    script = [attach]
+    for line, errno in (("lookup dir=12345 name=x", "ESTALE"), ("walk root=$root path=../../secret-of-hostile", "EINVAL"),
+                        ("walk root=$root path=d/../../secret-of-hostile", "EINVAL"), ("walk root=$root path=/etc/passwd", "ENOENT"),
+                        ("walk root=$root path=l/secret-of-hostile", "ENOTDIR"), ("attach path=/data/export/../secret-of-hostile", "EINVAL"),
+                        ("attach path=/", "EACCES"), ("attach path=/etc", "EACCES"), ("attach path=/data", "EACCES"),
+                        (f"attach path={t.host_dir}/l", "EACCES"), ("attach path=relative", "EINVAL")):
+        script.append(f"expect {errno} {line}")
+    # As bytes, since the probe knows what a name is as well as the server. That a good name is
+    # answered shows that it is the name which ends the connection otherwise.
+    for op, fields in (("lookup", "u32:0"), ("mkdir", "u32:493,u32:18"), ("symlink", "str:text"), ("unlink", "u32:0")):
+        for name in ("str:good", "str:..", "str:.", "str:../..", "str:/etc", "str:../secret-of-hostile", "str:d/../../evil", "u32:0",
+                     "u32:4,hex:64002f2e"):
+            outcome = "ok" if name == "str:good" else "closed"
+            script += ["hello", attach, f"raw op={op} slot=1 seq=1 body=u64:$root,{name},{fields}", f"expect {outcome} receive"]
+    probe("run", stdin="\n".join(script))
     eq(host.files.read("/data/secret-of-hostile"), b"secret")
-    eq(host.os.listdir(t.host_dir), ["d"])
+    eq(sorted(host.os.listdir(t.host_dir)), ["d", "good", "l"])
     host.os.unlink("/data/secret-of-hostile")
     probe("alive")

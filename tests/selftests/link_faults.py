@@ -41,9 +41,15 @@ def disturbed(child, cuts, limit):
 
 
 @on_host
-def kill_connections():
-    """Resets all connections to the server, as a router in between might do."""
+def reset_there():
     process.run("ss -K state established sport = :12345", check=False)
+
+
+def kill_connections(t):
+    """Resets all connections to the server, as a router in between might do; the client must have noticed."""
+    before = counters.reconnects(t.fs.mnt)
+    reset_there()
+    eventually(lambda: counters.reconnects(t.fs.mnt) > before, 20, "the connections are reset")
 
 
 # --- One operation at a time. ---
@@ -78,7 +84,7 @@ def long_cut(t):
 def reset(t):
     fd = os.open("f", os.O_CREAT | os.O_RDWR)
     for number in range(5):
-        kill_connections()
+        kill_connections(t)
         os.pwrite(fd, b"%d" % number, number)
         os.fsync(fd)
         os.mkdir(f"d{number}")
@@ -169,8 +175,8 @@ def storms(t):
             storm[0].finished(0.05 + 0.1 * (cuts % 5))
             lab.link("up")
             if cuts % 3 == 0:
-                kill_connections()
-            eventually(lambda: progress(t, before) or all_storms(), 30, "something goes on between two cuts")
+                kill_connections(t)
+            eventually(lambda: counters.went_on(t.fs.mnt, before) or all_storms(), 30, "something goes on between two cuts")
             before = counters.read(t.fs.mnt)
             cuts += 1
     finally:
@@ -186,11 +192,6 @@ def storms(t):
     eq(len([name for name in names if name[0] == "c"]), count)
     eq(host.files.read(t.there("c77")), b"77")
     eq(host.files.read(t.there("log")), b"".join(b"record %6d\n" % number for number in range(count)))
-
-
-def progress(t, before):
-    """Whether replies came since."""
-    return (counters.read(t.fs.mnt) - before).total("bytes_received") > 500
 
 
 @case("repeated requests are repeated: the counters show retransmissions", who=[ROOT], needs="qtfs")
@@ -304,7 +305,8 @@ def others_go_on(t):
 
 # --- soft ---
 
-@case("soft,timeo= makes operations fail with ETIMEDOUT instead of waiting, and work again later", who=[ROOT], needs="qtfs", limit=120)
+@case("soft,timeo= makes operations fail with ETIMEDOUT instead of waiting, and work again later", who=[ROOT], needs="qtfs", limit=120,
+      loses=True)
 def soft(t):
     files.write("f", files.pattern(100_000))
     target = "/mnt/soft"
@@ -338,7 +340,7 @@ def works(target):
         return False
 
 
-@case("an error of write-back is told by the next fsync or close, once", who=[ROOT], needs="qtfs", limit=90)
+@case("an error of write-back is told by the next fsync or close, once", who=[ROOT], needs="qtfs", limit=90, loses=True)
 def writeback_error(t):
     target = "/mnt/soft"
     os.makedirs(target, exist_ok=True)
@@ -371,7 +373,7 @@ def locks_kept(t):
         with cut():
             child = spawn(os.stat, ".")
             child.finished(3)
-        kill_connections()
+        kill_connections(t)
         child.result(30)
         eq(host.syscalls.try_flock(t.there("f"), fcntl.LOCK_EX), False)
         eq(os.pread(gone, 10, 0), b"unlinked")

@@ -9,7 +9,7 @@ import stat
 import time
 from errno import ENOENT, ESTALE
 
-from qtest import ROOT, case, eq, fails, files, host, missing, on_host, run, true
+from qtest import ROOT, case, eq, eventually, fails, files, host, missing, on_host, run, true
 
 
 @on_host
@@ -29,11 +29,12 @@ def umount_overlay(top):
 
 
 @on_host
-def busy_container(top, seconds):
-    """What a container does; every error is told."""
-    deadline = time.monotonic() + seconds
+def busy_container(top):
+    """What a container does until it is told to stop; every error is told."""
     rounds, errors = 0, []
-    while time.monotonic() < deadline:
+    while not os.path.exists(f"{top}/stop"):
+        files.write(f"{top}/counting", b"%d" % rounds)
+        os.rename(f"{top}/counting", f"{top}/round")
         for action in (container_writes, container_renames, container_removes):
             try:
                 action(f"{top}/merged", rounds)
@@ -114,11 +115,14 @@ def merged(t):
 def host_first(t):
     mount_overlay(t.host_dir)
     try:
-        job = host.background.start(__file__, "busy_container", t.host_dir, 8)
-        looks = 0
+        job = host.background.start(__file__, "busy_container", t.host_dir)
+        eventually(lambda: files.exists("round"), 20, "the container works")
+        looks = overlapping = 0
         held = []
-        while host.background.alive(job):
+        deadline = time.monotonic() + 80
+        while (looks < 3 or overlapping < 6) and time.monotonic() < deadline:
             for layer in ("upper", "merged", "lower"):
+                before = files.read("round")
                 for path, _, names in os.walk(layer):
                     for name in names:
                         try:
@@ -131,10 +135,13 @@ def host_first(t):
                                     held.append(os.open(full, os.O_RDONLY))
                         except FileNotFoundError:
                             pass
-                looks += 1
+                overlapping += files.read("round") != before
+            looks += 1
+        files.write("stop")
         rounds, errors = host.background.finish(job, 60)
         eq(errors, [], "errors on the host")
-        true(rounds > 3 and looks > 3, f"both sides worked ({rounds} rounds, {looks} looks)")
+        t.note(f"{rounds} rounds on the host, {looks} looks at three layers, a round ended during {overlapping}")
+        true(looks >= 3 and overlapping >= 6, f"both sides worked at the same time ({rounds} rounds, {looks} looks, {overlapping} overlaps)")
         for fd in held:
             os.close(fd)
     finally:

@@ -3,6 +3,7 @@
 
 import os
 import stat
+import time
 from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EXDEV
 
 from qtest import OTHER, ROOT, USER, as_user, case, eq, fails, files, host, missing, on_host, run, true
@@ -265,23 +266,30 @@ def into_removed(t):
 
 @case("an atomic replacement never lets a reader miss the name", who=[ROOT])
 def never_missing(t):
-    files.write("f", b"0")
-    job = host.background.start(__file__, "replace_often", t.host_dir, 150)
-    seen = 0
-    while host.background.alive(job):
-        for _ in range(5):
-            os.stat("f")
-            true(files.read("f").isdigit(), "whole contents")
-            seen += 1
-    host.background.finish(job)
-    true(seen > 0, "looked at least once")
+    files.write("f", b"-1" * 100)
+    job = host.background.start(__file__, "replace_often", t.host_dir)
+    seen, deadline = set(), time.monotonic() + 40
+    # Each of them was there for some time while somebody looked.
+    while len(seen) < 20 and time.monotonic() < deadline:
+        os.stat("f")
+        data = files.read("f")
+        eq(data, data[:len(data) // 100] * 100, "whole contents")
+        seen.add(data)
+    files.write("stop")
+    rounds = host.background.finish(job)
+    t.note(f"{len(seen)} of {rounds} contents seen")
+    true(len(seen) >= 20, f"looked in the middle of replacements: {len(seen)} of {rounds} contents seen")
 
 
 @on_host
-def replace_often(path, count):
-    for number in range(count):
-        files.write(f"{path}/new", str(number).encode() * 100)
+def replace_often(path):
+    """Replaces a file until it is told to stop; returns how often."""
+    rounds = 0
+    while not os.path.exists(f"{path}/stop"):
+        files.write(f"{path}/new", str(rounds).encode() * 100)
         os.rename(f"{path}/new", f"{path}/f")
+        rounds += 1
+    return rounds
 
 
 @case("EPERM of an append-only or immutable directory reaches the caller", who=[ROOT])
