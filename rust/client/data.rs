@@ -17,17 +17,13 @@ use qtfs_net::{
 };
 use qtfs_proto::{
     message::{
-        Copy,
-        Fallocate,
         Fsync,
         Getattr,
         Read,
-        Seek,
         Write,
         WriteReply, //
     },
     Attr,
-    CopyFlags,
     OpenFlags,
     ReadFlags,
     Target,
@@ -40,10 +36,6 @@ use qtfs_vfs::{
         WriteDone, //
     },
     file::File,
-    flags::{
-        fallocate_extends,
-        fallocate_moves, //
-    },
     inode::Inode,
     io::{
         Iter,
@@ -52,7 +44,6 @@ use qtfs_vfs::{
 };
 
 use crate::{
-    attr::check_size,
     file::OpenFile,
     fs::Qtfs,
     node,
@@ -85,7 +76,7 @@ const DROPS: usize = 8;
 /// Writes all dirty pages, so that the caller can be killed, and drops all pages from the cache.
 ///
 /// Fails with [`EBUSY`] when a mapping is written to all the time; its pages stay.
-fn write_and_drop(inode: &Inode<Qtfs>) -> Result {
+pub(crate) fn write_and_drop(inode: &Inode<Qtfs>) -> Result {
     for _ in 1..DROPS {
         if inode.is_dirty() {
             write_out(inode)?;
@@ -405,23 +396,6 @@ pub(crate) fn size(file: &File<Qtfs>) -> Result<u64> {
     Ok(inode.size())
 }
 
-pub(crate) fn seek(file: &File<Qtfs>, offset: u64, hole: bool) -> Result<u64> {
-    let (inode, open) = (file.inode(), file.open()?);
-    let mount = inode.mount();
-    if inode.is_regular() && inode.is_dirty() {
-        write_out(inode)?;
-    }
-    let hole = hole.into();
-    let (reply, _) = mount.call(|| {
-        Ok(Seek {
-            file: open.id(mount, inode)?,
-            offset,
-            hole,
-        })
-    })?;
-    Ok(reply.decode::<Seek>()?.offset)
-}
-
 pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> Result {
     let (inode, open) = (file.inode(), file.open()?);
     let mount = inode.mount();
@@ -447,71 +421,6 @@ pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> 
         Err(_) => inode.node().still_unsynced(written_in),
     }
     synced
-}
-
-pub(crate) fn fallocate(file: &File<Qtfs>, mode: u32, offset: u64, len: u64) -> Result {
-    let (inode, open) = (file.inode(), file.open()?);
-    let mount = inode.mount();
-    inode.locked(|| {
-        // Contents may move, be zeroed or cut: nothing of the cache can be kept.
-        write_and_drop(inode)?;
-        if fallocate_extends(mode) {
-            check_size(inode, offset.saturating_add(len))?;
-        }
-        let build = || {
-            Ok(Fallocate {
-                file: open.id(mount, inode)?,
-                mode,
-                offset,
-                len,
-            })
-        };
-        let reply = if fallocate_moves(mode) {
-            mount.call_once(build)?
-        } else {
-            mount.call(build)?.0
-        };
-        let attr = reply.decode::<Fallocate>()?.attr;
-        node::apply(inode, &attr, reply.asked);
-        inode.node().changed(&mount.session);
-        write_and_drop(inode)
-    })
-}
-
-pub(crate) fn copy(
-    source: &File<Qtfs>,
-    source_offset: u64,
-    dest: &File<Qtfs>,
-    dest_offset: u64,
-    len: u64,
-    flags: CopyFlags,
-) -> Result<u64> {
-    let (from, to) = (source.inode(), dest.inode());
-    let mount = to.mount();
-    let (open_from, open_to) = (source.open()?, dest.open()?);
-    if from.is_dirty() {
-        write_out(from)?;
-    }
-    to.locked(|| {
-        write_and_drop(to)?;
-        let (reply, _) = mount.call(|| {
-            Ok(Copy {
-                source: open_from.id(mount, from)?,
-                source_offset,
-                dest: open_to.id(mount, to)?,
-                dest_offset,
-                len,
-                flags,
-            })
-        })?;
-        let asked = reply.asked;
-        let reply = reply.decode::<Copy>()?;
-        to.node().written(&mount.session);
-        node::apply(to, &reply.attr, asked);
-        to.node().changed(&mount.session);
-        write_and_drop(to)?;
-        Ok(reply.copied)
-    })
 }
 
 /// An open file to read through.

@@ -69,6 +69,7 @@ use crate::{
         Node, //
     },
     options::Options,
+    space,
     xattr, //
 };
 
@@ -301,7 +302,7 @@ impl FileSystem for Qtfs {
     }
 
     fn seek(file: &File<Self>, offset: u64, hole: bool) -> Result<u64> {
-        data::seek(file, offset, hole)
+        space::seek(file, offset, hole)
     }
 
     fn size(file: &File<Self>) -> Result<u64> {
@@ -313,7 +314,7 @@ impl FileSystem for Qtfs {
     }
 
     fn fallocate(file: &File<Self>, mode: u32, offset: u64, len: u64) -> Result {
-        data::fallocate(file, mode, offset, len)
+        space::fallocate(file, mode, offset, len)
     }
 
     fn copy(
@@ -324,7 +325,7 @@ impl FileSystem for Qtfs {
         len: u64,
         flags: CopyFlags,
     ) -> Result<u64> {
-        data::copy(source, source_offset, dest, dest_offset, len, flags)
+        space::copy(source, source_offset, dest, dest_offset, len, flags)
     }
 
     fn lock(file: &File<Self>, request: &mut LockRequest<'_>) -> Result {

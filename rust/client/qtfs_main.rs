@@ -3,7 +3,7 @@
 //! `qtfs.ko`: the file system on the DPU that shows HOST's directories.
 //!
 //! - [`fs`]: which function does what the VFS asks for; the list to start reading from.
-//! - [`names`], [`attr`], [`file`], [`data`], [`dir`], [`xattr`], [`lock`]: the operations.
+//! - [`names`], [`attr`], [`file`], [`data`], [`space`], [`dir`], [`xattr`], [`lock`]: the operations.
 //! - [`node`]: what an inode keeps; [`mount`]: what a mount keeps; [`place`]: how requests name
 //!   objects.
 //! - [`session`]: requests and replies, slots, connections.
@@ -26,6 +26,7 @@ mod node;
 mod options;
 mod place;
 mod session;
+mod space;
 mod stats;
 mod xattr;
 

@@ -29,10 +29,7 @@ use kernel::{
     },
 };
 use qtfs_net::{
-    time::{
-        now_us,
-        ticks, //
-    },
+    time::now_us,
     Address,
     Completion,
     Frame,
@@ -45,12 +42,10 @@ use qtfs_proto::{
     frame::HEADER_LEN,
     message::{
         Call,
-        Lock,
-        Release, //
+        Lock, //
     },
     Header,
-    Kind,
-    List, //
+    Kind, //
 };
 use qtfs_vfs::param::{
     logs,
@@ -60,6 +55,7 @@ use qtfs_vfs::param::{
 use crate::stats::Stats;
 
 mod credentials;
+mod keeper;
 mod lane;
 mod releases;
 pub(crate) mod request;
@@ -85,8 +81,6 @@ use then::{
 const BULK: usize = 64 * 1024;
 /// How long [`Wait::Briefly`] waits, in milliseconds.
 const BRIEFLY_MS: u32 = 1000;
-/// How often requests are looked at that nobody waits for, with `soft`, in milliseconds.
-const TICK_MS: u32 = 500;
 /// Slots that are asked for.
 const SLOTS: u16 = 128;
 
@@ -561,132 +555,6 @@ impl Session {
             then.run(self, request, result);
         }
         request.done.complete();
-    }
-
-    /// Begins a write of pages anew, in the session that there is by then.
-    pub(crate) fn write_again(&self, writeback: Writeback) {
-        let _nofs = NoFs::enter();
-        let mut inner = self.inner.lock();
-        // Without memory the write fails, which `Writeback` tells when it is dropped.
-        if !inner.stopped && inner.again.push(writeback, GFP_KERNEL).is_ok() {
-            inner.chores = true;
-            self.changed.notify_all();
-        }
-    }
-
-    /// Releases a lock, soon.
-    pub(crate) fn unlock(&self, unlock: Lock, cred: u32, incarnation: u32) {
-        let _nofs = NoFs::enter();
-        let mut inner = self.inner.lock();
-        let queued = inner
-            .unlocks
-            .push((unlock, cred, incarnation), GFP_KERNEL)
-            .is_ok();
-        inner.chores = true;
-        drop(inner);
-        self.changed.notify_all();
-        if !queued {
-            self.log_error(
-                "LOCK",
-                ENOMEM,
-                "a lock stays on HOST until its file is closed",
-            );
-        }
-    }
-
-    /// Has the housekeeper look what there is to do.
-    pub(crate) fn chores(&self) {
-        self.inner.lock().chores = true;
-        self.changed.notify_all();
-    }
-
-    /// What the housekeeper does until the session ends: what nobody waits for.
-    fn keep_house(self: &Arc<Self>) {
-        let _nofs = NoFs::enter();
-        loop {
-            let (again, unlocks) = {
-                let mut inner = self.inner.lock();
-                while !inner.chores && !inner.stopped {
-                    // No signal comes; the kernel takes this for idle, not for stuck.
-                    if self.config.timeout.is_none() {
-                        let _ = self.changed.wait_interruptible(&mut inner);
-                    } else {
-                        let tick = ticks(TICK_MS);
-                        let _ = self.changed.wait_interruptible_timeout(&mut inner, tick);
-                        break;
-                    }
-                }
-                inner.chores = false;
-                if inner.stopped {
-                    // What was to be written is lost with the mount; dropping it says so.
-                    let lost = mem::take(&mut inner.again);
-                    drop(inner);
-                    drop(lost);
-                    return;
-                }
-                (mem::take(&mut inner.again), mem::take(&mut inner.unlocks))
-            };
-            self.expire_reads();
-            for (unlock, cred, incarnation) in unlocks {
-                // Without memory, or the session, the lock ends with its file.
-                if let Ok(none) = Arc::new(Pages::new(), GFP_KERNEL) {
-                    self.submit(&unlock, cred, none, None, Then::Forget, incarnation);
-                }
-            }
-            self.send_releases();
-            for writeback in again {
-                crate::data::write_back(self, writeback);
-            }
-        }
-    }
-
-    /// Fails reads of pages that take longer than `timeo`; those that read wait for them.
-    fn expire_reads(self: &Arc<Self>) {
-        let Some(ms) = self.config.timeout else {
-            return;
-        };
-        let made_before = now_us().saturating_sub(u64::from(ms) * 1000);
-        let mut late = KVVec::new();
-        {
-            let inner = self.inner.lock();
-            for (_, _, request) in inner.slots.iter() {
-                let mut state = request.state.lock();
-                let reads = matches!(state.then, Then::Read(..));
-                // A reply that is coming in at this moment is taken.
-                let receiving = request.receiving.load(Ordering::Acquire);
-                if !reads || receiving || request.started >= made_before {
-                    continue;
-                }
-                request.unwanted.store(true, Ordering::Release);
-                let then = mem::replace(&mut state.then, Then::Forget);
-                // Without memory the pages fail now, which dropping does.
-                let _ = late.push((request.clone(), then), GFP_KERNEL);
-            }
-        }
-        for (request, then) in late {
-            then.run(self, &request, Err(ETIMEDOUT));
-            self.stats.failed(request.op);
-        }
-    }
-
-    /// Sends what waits in the queue of releases.
-    fn send_releases(&self) {
-        while let Some(queue) = self.releases.next() {
-            // A failure means that the session ends, and with it files and nodes on the server.
-            let _ = (|| -> Result {
-                let mut files = KVVec::from_elem(0u8, queue.files.len() * 8, GFP_KERNEL)?;
-                let mut nodes = KVVec::from_elem(0u8, queue.nodes.len() * 16, GFP_KERNEL)?;
-                let message = Release {
-                    files: List::pack(queue.files.iter().copied(), &mut files)
-                        .map_err(|_| EINVAL)?,
-                    nodes: List::pack(queue.nodes.iter().copied(), &mut nodes)
-                        .map_err(|_| EINVAL)?,
-                };
-                let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-                let request = Request::new(&message, 0, none, None, Then::Forget)?;
-                self.place(&request, queue.incarnation, Wait::Killable)
-            })();
-        }
     }
 
     /// Logs that `operation` failed.
