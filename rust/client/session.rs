@@ -165,7 +165,7 @@ impl Session {
     /// which end after [`Session::stop`].
     pub(crate) fn start(config: Config) -> Result<(Arc<Self>, KVec<Thread>)> {
         let lanes = config.lanes;
-        let stats = Stats::new();
+        let stats = Stats::new()?;
         let this = Arc::pin_init(
             try_pin_init!(Self {
                 config,

@@ -7,10 +7,15 @@ use core::sync::atomic::{
     Ordering, //
 };
 use kernel::{
+    prelude::*,
     seq_file::SeqFile,
     seq_print, //
 };
 use qtfs_proto::Op;
+
+/// Number of times that are told apart, each twice as long as the one before: the first is below
+/// 2 µs, the last one that has an end below 2^26 µs, which is 67 s, and the last has none.
+const BUCKETS: usize = 27;
 
 /// Counters of one operation.
 #[derive(Default)]
@@ -29,11 +34,13 @@ struct Counters {
     errors: AtomicU64,
     /// Microseconds from making the request to its end, of all requests.
     us: AtomicU64,
+    /// How many requests took how long, see [`bucket`].
+    latency: [AtomicU64; BUCKETS],
 }
 
 /// Counters of one mount.
 pub(crate) struct Stats {
-    operations: [Counters; Op::ALL.len() + 1],
+    operations: KVVec<Counters>,
     reconnects: AtomicU64,
 }
 
@@ -41,13 +48,25 @@ fn add(counter: &AtomicU64, value: u64) {
     counter.fetch_add(value, Ordering::Relaxed);
 }
 
+/// Which part of the histogram a time belongs to: below 2, 4, 8, … microseconds.
+fn bucket(us: u64) -> usize {
+    let doublings = us.checked_ilog2().unwrap_or(0) as usize;
+    doublings.min(BUCKETS - 1)
+}
+
 impl Stats {
     /// All 0.
-    pub(crate) fn new() -> Self {
-        Self {
-            operations: core::array::from_fn(|_| Counters::default()),
-            reconnects: AtomicU64::new(0),
+    pub(crate) fn new() -> Result<Self> {
+        // Too large for the stack.
+        let count = Op::ALL.len() + 1;
+        let mut operations = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            operations.push(Counters::default(), GFP_KERNEL)?;
         }
+        Ok(Self {
+            operations,
+            reconnects: AtomicU64::new(0),
+        })
     }
 
     fn of(&self, op: Op) -> Option<&Counters> {
@@ -80,6 +99,9 @@ impl Stats {
     pub(crate) fn ended(&self, op: Op, us: u64, failed: bool) {
         if let Some(c) = self.of(op) {
             add(&c.us, us);
+            if let Some(count) = c.latency.get(bucket(us)) {
+                add(count, 1);
+            }
             add(&c.errors, failed.into());
         }
     }
@@ -122,6 +144,31 @@ impl Stats {
                 get(&c.errors),
                 get(&c.us)
             );
+        }
+        self.show_latency(seq);
+    }
+
+    /// Shows how long requests took, for the operations that there were.
+    ///
+    /// The lines have a word before the colon so that nobody takes them for counters of an
+    /// operation.
+    fn show_latency(&self, seq: &SeqFile) {
+        seq_print!(seq, "\tlatency statistics (requests that took less than");
+        for doublings in 1..BUCKETS {
+            seq_print!(seq, " {}", 1u64 << doublings);
+        }
+        seq_print!(seq, " us, or longer)\n");
+        for &op in Op::ALL {
+            let Some(c) = self.of(op) else { continue };
+            let counts = c.latency.iter().map(|count| count.load(Ordering::Relaxed));
+            if counts.clone().all(|count| count == 0) {
+                continue;
+            }
+            seq_print!(seq, "\t{:>12} latency:", op.name());
+            for count in counts {
+                seq_print!(seq, " {}", count);
+            }
+            seq_print!(seq, "\n");
         }
     }
 }
