@@ -71,8 +71,6 @@ const TRIES: usize = 8;
 pub(crate) struct Mount {
     /// The connection to the server.
     pub(crate) session: Arc<Session>,
-    /// The directory on the server.
-    path: KVVec<u8>,
     /// What ATTACH said at first.
     pub(crate) root: Attr,
     /// Threads of the session; taken when the mount ends.
@@ -96,14 +94,16 @@ impl Mount {
         let server = options.server(log)?;
         let config = Config {
             server,
+            path,
             lanes: options.nconnect(),
             timeout: options.timeout(),
         };
         let (session, threads) = Session::start(config).inspect_err(|&e| {
             log.error(fmt!("HOST {server} cannot be reached: {}", Why(e)));
         })?;
-        let attached = attach(&session, &path, session.incarnation()).inspect_err(|&e| {
-            log.error(fmt!("{} on HOST {server}: {}", Text(&path), Why(e)));
+        let attached = attach(&session, session.incarnation()).inspect_err(|&e| {
+            let path = Text(&session.config.path);
+            log.error(fmt!("{path} on HOST {server}: {}", Why(e)));
         });
         let root = match attached {
             Ok(root) => root,
@@ -116,7 +116,6 @@ impl Mount {
         let mount = Arc::pin_init(
             pin_init!(Self {
                 session,
-                path,
                 root,
                 threads <- new_mutex!(threads),
                 devices <- new_mutex!(KVVec::new()),
@@ -237,7 +236,7 @@ impl Mount {
             return Ok(id);
         }
         let incarnation = self.session.incarnation();
-        let root = attach(&self.session, &self.path, incarnation)?;
+        let root = attach(&self.session, incarnation)?;
         let root_id = root.node;
         let mut buf = KVVec::from_elem(0u8, PATH_MAX + 1, GFP_KERNEL)?;
         let found = inode.with_alias(|dentry: &Dentry<Qtfs>| {
@@ -319,9 +318,9 @@ pub(crate) fn new_inode(attr: &Attr) -> NewInode<Qtfs> {
     }
 }
 
-fn attach(session: &Arc<Session>, path: &[u8], incarnation: u32) -> Result<Attr> {
+fn attach(session: &Arc<Session>, incarnation: u32) -> Result<Attr> {
     let call = Attach {
-        path: Path::new(path).map_err(|_| ENAMETOOLONG)?,
+        path: Path::new(&session.config.path).map_err(|_| ENAMETOOLONG)?,
     };
     let none = Arc::new(Pages::new(), GFP_KERNEL)?;
     let reply = session.exchange_as(&call, 0, none, None, Wait::Killable, incarnation)?;
@@ -329,7 +328,7 @@ fn attach(session: &Arc<Session>, path: &[u8], incarnation: u32) -> Result<Attr>
         // What the server says is better than what can be guessed here.
         pr_err!(
             "{}: {}: {}\n",
-            session.config.server,
+            session.config,
             Op::Attach.name(),
             Text(&reply.body)
         );

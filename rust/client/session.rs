@@ -52,7 +52,10 @@ use qtfs_vfs::param::{
     Level, //
 };
 
-use crate::stats::Stats;
+use crate::{
+    options::Text,
+    stats::Stats, //
+};
 
 mod credentials;
 mod keeper;
@@ -88,10 +91,19 @@ const SLOTS: u16 = 128;
 pub(crate) struct Config {
     /// The server.
     pub(crate) server: Address,
+    /// The directory on the server.
+    pub(crate) path: KVVec<u8>,
     /// Number of connections.
     pub(crate) lanes: u16,
     /// After how many milliseconds without a reply a request fails; `None` waits for ever.
     pub(crate) timeout: Option<u32>,
+}
+
+/// The mount, as log lines begin: the server and the directory there.
+impl kernel::fmt::Display for Config {
+    fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+        f.write_fmt(fmt!("{}:{}", self.server, Text(&self.path)))
+    }
 }
 
 /// How a caller waits.
@@ -559,16 +571,16 @@ impl Session {
 
     /// Logs that `operation` failed.
     pub(crate) fn log_error(&self, operation: &str, error: Error, what: &str) {
-        pr_err!("{}: {operation}: {error:?}: {what}\n", self.config.server);
+        pr_err!("{}: {operation}: {error:?}: {what}\n", self.config);
     }
 
     /// Logs what is worth knowing.
     pub(crate) fn log(&self, level: Level, args: core::fmt::Arguments<'_>) {
         if logs(level) {
             match level {
-                Level::Error => pr_err!("{}: {args}\n", self.config.server),
-                Level::Warn => pr_warn!("{}: {args}\n", self.config.server),
-                Level::Info | Level::Debug => pr_info!("{}: {args}\n", self.config.server),
+                Level::Error => pr_err!("{}: {args}\n", self.config),
+                Level::Warn => pr_warn!("{}: {args}\n", self.config),
+                Level::Info | Level::Debug => pr_info!("{}: {args}\n", self.config),
             }
         }
     }

@@ -417,7 +417,7 @@ fn receive_data(session: &Session, socket: &Socket, header: &Header, request: &R
 fn bad(session: &Session, what: &str) -> Error {
     pr_err!(
         "{}: bad message, the connection is ended: {what}\n",
-        session.config.server
+        session.config
     );
     EPROTO
 }
