@@ -52,6 +52,11 @@ class Counters:
         return ", ".join(parts) or "nothing"
 
 
+def plain(name):
+    """A name of the kernel's tables without their \\040 for a space, and the like."""
+    return re.sub(r"\\([0-3][0-7]{2})", lambda match: chr(int(match[1], 8)), name)
+
+
 def section(mountpoint, text):
     """The lines about one mount, and its type."""
     fstype, lines = None, []
@@ -61,7 +66,7 @@ def section(mountpoint, text):
             if fstype:
                 break
             # A later mount hides an earlier one, so there is at most one that counts.
-            if match[2] == mountpoint:
+            if plain(match[2]) == mountpoint:
                 fstype = match[3]
         elif fstype:
             lines.append(line)

@@ -16,6 +16,7 @@ import time
 import traceback
 
 from . import agent
+from . import counters
 from . import filesystems
 from . import kernellog
 from . import process
@@ -214,7 +215,7 @@ class Runner:
             mounts = [line.split(" ")[1:3] for line in file]
         left = [target for target, kind in mounts if kind == self.fs.name and (self.manual or target != self.fs.mnt)]
         for target in reversed(left):
-            syscalls.umount(target, syscalls.MNT_FORCE | syscalls.MNT_DETACH)
+            syscalls.umount(counters.plain(target), syscalls.MNT_FORCE | syscalls.MNT_DETACH)
 
     def end_of_case(self, failed, loses):
         """What must hold after every case: both kernels have nothing to complain about, and nothing is lost."""

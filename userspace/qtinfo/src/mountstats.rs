@@ -294,3 +294,99 @@ pub fn unescape(text: &[u8]) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram(counts: [u64; 4]) -> Histogram {
+        let limits = [Some(2), Some(4), Some(8), None];
+        Histogram {
+            parts: limits.into_iter().zip(counts).collect(),
+        }
+    }
+
+    #[test]
+    fn percentiles_are_limits_that_enough_requests_stayed_below() {
+        for (counts, p50, p99) in [
+            ([0, 0, 0, 0], Bound::Nothing, Bound::Nothing),
+            ([1, 0, 0, 0], Bound::Below(2), Bound::Below(2)),
+            ([1, 1, 0, 0], Bound::Below(2), Bound::Below(4)),
+            ([49, 50, 1, 0], Bound::Below(4), Bound::Below(4)),
+            ([98, 0, 2, 0], Bound::Below(2), Bound::Below(8)),
+            ([98, 0, 0, 2], Bound::Below(2), Bound::From(8)),
+            ([0, 0, 0, 1], Bound::From(8), Bound::From(8)),
+        ] {
+            let histogram = histogram(counts);
+            assert_eq!(histogram.percentile(50), p50, "{counts:?}");
+            assert_eq!(histogram.percentile(99), p99, "{counts:?}");
+        }
+        assert_eq!(Histogram::default().percentile(50), Bound::Nothing);
+    }
+
+    #[test]
+    fn names_are_as_they_were() {
+        assert_eq!(unescape(br"/a\040b\011\012\134040"), b"/a b\t\n\\040");
+        for name in [&br"/a\04"[..], br"\999\", br"\777"] {
+            assert_eq!(unescape(name), name);
+        }
+    }
+
+    #[test]
+    fn columns_are_found_by_their_names() {
+        let text = b"device /a mounted on /b with fstype qtfs statvers=1.0\n\
+            \tsession: reconnects=4 in_flight=1 later=9\n\
+            \tper-op statistics (errors more requests)\n\
+            \tREAD: 1 2 3\n\
+            \tlatency statistics (requests that took less than 10 100 us, or longer)\n\
+            \tREAD latency: 5 6 7\n\
+            \tWRITE latency: 5 6 7\n\
+            \tfuture line: with words\n";
+        let sections = parse(text);
+        assert_eq!(sections.len(), 1);
+        let counters = &sections[0].counters;
+        assert_eq!((counters.in_flight, counters.reconnects), (1, 4));
+        assert_eq!(counters.operations.len(), 1);
+        let read = &counters.operations[0];
+        assert_eq!((read.errors, read.requests, read.waits), (1, 3, 0));
+        assert_eq!(
+            read.latency.parts,
+            [(Some(10), 5), (Some(100), 6), (None, 7)]
+        );
+    }
+
+    #[test]
+    fn other_file_systems_are_left_out() {
+        let text = b"device proc mounted on /proc with fstype proc\n\
+            device h:/e mounted on /n with fstype nfs4 statvers=1.1\n\
+            \tper-op statistics\n\
+            \tREAD: 1 2 3\n\
+            no device mounted on /x with fstype qtfsish\n";
+        assert_eq!(parse(text), []);
+        assert_eq!(parse(b""), []);
+        assert_eq!(parse(b"\xff\xfe\n\n"), []);
+    }
+
+    #[test]
+    fn a_difference_never_runs_below_zero() {
+        let operation = |requests, counts| Operation {
+            name: "READ".into(),
+            requests,
+            latency: histogram(counts),
+            ..Operation::default()
+        };
+        let counters = |operation| Counters {
+            in_flight: 2,
+            reconnects: 0,
+            operations: vec![operation],
+        };
+        let before = counters(operation(10, [4, 4, 0, 0]));
+        let after = counters(operation(12, [5, 3, 1, 0]));
+        let recent = after.since(&before);
+        assert_eq!(recent.operations[0], operation(2, [1, 0, 1, 0]));
+        assert_eq!(recent.in_flight, 2);
+        assert!(before.since(&before).operations[0].is_idle());
+        // An operation that was not known before.
+        assert_eq!(after.since(&Counters::default()), after);
+    }
+}

@@ -222,7 +222,7 @@ impl Screen {
                 break;
             }
             if number > 0 {
-                frame.push_str("\r\n");
+                frame.push('\n');
             }
             frame.extend(line.chars().take(columns));
             frame.push_str(REST_OF_LINE);
