@@ -329,7 +329,11 @@ fn a_live_view_without_a_terminal_prints_blocks() {
         text.contains("\n  operation  requests/s  waits/s"),
         "{text}"
     );
-    let rows: Vec<&str> = text.lines().skip(4).filter(|line| *line != "").collect();
+    let rows: Vec<&str> = text
+        .lines()
+        .skip(4)
+        .filter(|line| !line.is_empty())
+        .collect();
     assert_eq!(rows.len(), 1, "{text}");
     let cells: Vec<&str> = rows[0].split_whitespace().collect();
     assert_eq!(cells[0], "READ");
