@@ -40,12 +40,6 @@ impl Completion {
         unsafe { bindings::complete_all(self.inner.get()) };
     }
 
-    /// Whether it is done.
-    pub fn is_done(&self) -> bool {
-        // SAFETY: Initialized by `new`.
-        unsafe { bindings::completion_done(self.inner.get()) }
-    }
-
     /// Waits; fails with [`EINTR`] when the task is being killed.
     pub fn wait_killable(&self) -> Result {
         // SAFETY: Initialized by `new`.

@@ -223,13 +223,6 @@ impl<F: FileSystem> Inode<F> {
         };
     }
 
-    /// Drops pages behind the end of the file after somebody else cut it.
-    pub fn drop_behind(&self, size: u64) {
-        let size = i64::try_from(size).unwrap_or(i64::MAX);
-        // SAFETY: The inode is alive.
-        unsafe { bindings::truncate_pagecache(self.as_raw(), size) };
-    }
-
     /// The first error of writing back since it was last asked for.
     pub fn take_write_error(&self) -> Result {
         // SAFETY: The inode is alive.

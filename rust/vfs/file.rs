@@ -55,12 +55,6 @@ impl<F: FileSystem> File<F> {
         unsafe { (*self.as_raw()).f_flags }
     }
 
-    /// Whether the file is opened to be executed.
-    pub fn for_exec(&self) -> bool {
-        // SAFETY: The file is alive.
-        unsafe { (*self.as_raw()).f_flags & bindings::FMODE_EXEC != 0 }
-    }
-
     /// Whether the file is open for writing.
     pub fn writable(&self) -> bool {
         // SAFETY: The file is alive.

@@ -76,12 +76,6 @@ impl Iter<'_> {
         }
         done
     }
-
-    /// Gives bytes back that were copied but could not be used.
-    pub fn revert(&mut self, bytes: usize) {
-        // SAFETY: The caller advanced the iterator by at least that much.
-        unsafe { bindings::iov_iter_revert(self.0, bytes) };
-    }
 }
 
 /// One read or write request of a program, as `struct kiocb`.
