@@ -283,6 +283,9 @@ flags! {
         MOUNT_ROOT = 1,
         /// Contents are made at read time: no page cache, sizes mean nothing.
         STREAM = 2,
+        /// A symlink of procfs to an object itself, whose text is for people: only HOST can follow
+        /// it.
+        MAGIC_LINK = 3,
     }
 }
 

@@ -186,6 +186,9 @@ impl Context<'_> {
         if path.is_mount_root() {
             flags = flags.with(AttrFlags::MOUNT_ROOT);
         }
+        if path.is_magic_link() {
+            flags = flags.with(AttrFlags::MAGIC_LINK);
+        }
         if self.has_no_xattr(path) {
             flags = flags.with(AttrFlags::NO_XATTR);
         }

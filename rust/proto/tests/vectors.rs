@@ -151,7 +151,7 @@ fn flags(lines: &mut Vec<String>) {
         LockFlags { WAIT FLOCK OFD RECLAIM }
         CopyFlags { CLONE DEDUPE CAN_SHORTEN }
         ReadFlags { NONBLOCK DIRECT }
-        AttrFlags { NO_XATTR MOUNT_ROOT STREAM }
+        AttrFlags { NO_XATTR MOUNT_ROOT STREAM MAGIC_LINK }
     }
 }
 

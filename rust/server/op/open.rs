@@ -354,20 +354,14 @@ fn is_read_ahead(open: &OpenFile, path: &local::Path) -> bool {
     path.is_regular() && file.is_readable() && !file.is_writable() && file.may_be_read_ahead()
 }
 
-/// Reads from the start until the end or until `want` bytes are there.
+/// Makes one read of `want` bytes at the start, and another one behind them that tells whether that
+/// is all.
 fn read_ahead(ctx: &mut Context<'_>, open: &OpenFile, want: usize) -> Result<(Pages, bool)> {
-    let mut all = KVVec::new();
-    let mut end = false;
-    while all.len() < want {
-        let part = (want - all.len()).min(qtfs_net::pages::PAGE_SIZE * 4);
-        let at = all.len() as u64;
-        let pages = data::read_pages(ctx, open, at, part, ReadHow::default())?;
-        if pages.is_empty() {
-            end = true;
-            break;
-        }
-        let bytes = pages.to_vec(pages.len())?;
-        all.extend_from_slice(&bytes, GFP_KERNEL)?;
-    }
-    Ok((dirents::pages_of(&all)?, end))
+    let data = data::read_pages(ctx, open, 0, want, ReadHow::default())?;
+    let len = data.len();
+    let end = len == 0
+        || len < want
+            && data::read_pages(ctx, open, len as u64, want - len, ReadHow::default())
+                .is_ok_and(|rest| rest.is_empty());
+    Ok((data, end))
 }

@@ -216,6 +216,12 @@ impl Path {
         self.kind() == bindings::S_IFLNK
     }
 
+    /// Whether it is a symlink that leads to an object itself, not by its text, as procfs has.
+    pub fn is_magic_link(&self) -> bool {
+        // SAFETY: The object is held.
+        self.is_symlink() && unsafe { bindings::qtfs_inode_needs_user_readlink(self.inode()) }
+    }
+
     /// Who the object is.
     pub fn identity(&self) -> Identity {
         Identity::of(self)

@@ -80,7 +80,7 @@ flags! {
     LockFlags { WAIT FLOCK OFD RECLAIM }
     CopyFlags { CLONE DEDUPE CAN_SHORTEN }
     ReadFlags { NONBLOCK DIRECT }
-    AttrFlags { NO_XATTR MOUNT_ROOT STREAM }
+    AttrFlags { NO_XATTR MOUNT_ROOT STREAM MAGIC_LINK }
 }
 
 macro_rules! shown {
