@@ -42,6 +42,7 @@ use crate::{
     data,
     fs::Qtfs,
     node,
+    own,
     place::Place, //
 };
 
@@ -63,6 +64,9 @@ pub(crate) fn getattr(dentry: &Dentry<Qtfs>, stat: &mut Stat) -> Result {
     let inode = dentry.inode()?;
     let mount = inode.mount();
     let node = inode.node();
+    if node.is_own() {
+        return own::getattr(inode, stat);
+    }
     if inode.is_regular() && inode.is_dirty() {
         // Size, blocks and times are the server's once it has the data. An error of that is
         // reported by fsync(2) and close(2).
@@ -166,6 +170,9 @@ fn access(inode: &Inode<Qtfs>, mask: AccessMask) -> Result {
 pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
     let has = |flag: u32| mask & flag != 0;
     let kind = inode.kind();
+    if inode.node().is_own() {
+        return own::permission(inode, mask);
+    }
     let plain = kind == kind::DIRECTORY || kind == kind::REGULAR || kind == kind::SYMLINK;
     // Whatever follows is a request which the server checks; so only questions that nothing
     // follows are asked here, and those about device nodes, which are opened on this machine.
@@ -189,6 +196,9 @@ pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
 
 pub(crate) fn readlink(dentry: &Dentry<Qtfs>) -> Result<KVVec<u8>> {
     let inode = dentry.inode()?;
+    if inode.node().is_own() {
+        return own::readlink(inode);
+    }
     let mount = inode.mount();
     // Also when it is in the middle of a path: the next look-up verifies only directories.
     let second = inode.node().is_second_try();

@@ -180,6 +180,11 @@ fn read_direct(
         .with_if(iocb.is_direct(), ReadFlags::DIRECT)
         .with_if(iocb.is_nowait(), ReadFlags::NONBLOCK);
     let mut done = 0;
+    if open.stream && !iocb.is_direct() {
+        if let Some(n) = read_first(iocb, iter, open)? {
+            return Ok(n);
+        }
+    }
     while iter.count() > 0 {
         let pages = Arc::new(Pages::alloc(iter.count().min(MAX_DATA))?, GFP_KERNEL)?;
         let len = match read_piece(inode, open, iocb.pos(), &pages, flags) {
@@ -202,6 +207,31 @@ fn read_direct(
         }
     }
     Ok(done)
+}
+
+/// Reads what came with the opening of the file, as long as that is new.
+fn read_first(
+    iocb: &mut Kiocb<'_, Qtfs>,
+    iter: &mut Iter<'_>,
+    open: &OpenFile,
+) -> Result<Option<usize>> {
+    let mut first = open.first.lock();
+    let (pos, count) = (iocb.pos(), iter.count());
+    let taken = match &mut *first {
+        Some(first) => first.take(pos, count),
+        None => None,
+    };
+    let Some((len, pages)) = taken else {
+        *first = None;
+        return Ok(None);
+    };
+    drop(first);
+    let copied = pages.map_or(0, |pages| iter.copy_from_pages(&pages, len));
+    iocb.set_pos(pos + copied as u64);
+    if copied == 0 && len > 0 {
+        return Err(EFAULT);
+    }
+    Ok(Some(copied))
 }
 
 pub(crate) fn read(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<usize> {
@@ -355,6 +385,9 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<u
         || !open.flags.has(OpenFlags::READ);
     if open.stream {
         // Each write is one command to HOST's file.
+        if iter.count() > MAX_DATA {
+            return Err(EFBIG);
+        }
         return write_direct(iocb, iter, &inode, &open);
     }
     let session = &inode.mount().session;

@@ -39,7 +39,7 @@ use crate::{
         new_inode,
         S_IFMT, //
     },
-    node,
+    node, own,
     session::{
         request::{
             is_lost,
@@ -206,7 +206,7 @@ pub(crate) fn readdir(file: &File<Qtfs>, emitter: &mut DirEmitter<'_>) -> Result
             let mut reader = Reader::new(rest);
             let entry: Entry<'_> = reader.get().map_err(|_| EPROTO)?;
             let used = rest.len() - reader.remaining();
-            let ino = entry.ino;
+            let ino = own::number(inode, entry.name.bytes()).unwrap_or(entry.ino);
             if !emitter.emit(entry.name.bytes(), ino, entry.kind, position(entry.next)) {
                 return Ok(());
             }
@@ -230,6 +230,12 @@ pub(crate) fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
     for entry in qtfs_proto::dirent::entries(&window.data) {
         let Ok(entry) = entry else { return };
         let Some(attr) = entry.attr else { continue };
+        if own::is_name(dir, entry.name.bytes()) {
+            session
+                .releases
+                .forget(session, attr.node, attr.stamp, asked.incarnation);
+            continue;
+        }
         let found = file.dentry().learn(
             entry.name.bytes(),
             |inode: &Inode<Qtfs>| {

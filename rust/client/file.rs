@@ -25,6 +25,7 @@ use qtfs_proto::{
     },
     AttrFlags,
     FileId,
+    FsClass,
     LookupFlags,
     OpenFlags,
     Opened,
@@ -32,13 +33,22 @@ use qtfs_proto::{
 };
 use qtfs_vfs::{
     file::File,
-    flags::open_flags,
-    fs::AtomicOpen,
+    flags::{
+        kind,
+        open_flags, //
+    },
+    fs::{
+        AtomicOpen,
+        Found, //
+    },
     inode::{
         Inode,
         InodeRef, //
     },
-    task::umask,
+    task::{
+        umask,
+        Moment, //
+    },
 };
 
 use crate::{
@@ -49,8 +59,11 @@ use crate::{
         Window, //
     },
     fs::Qtfs,
-    mount::Mount,
-    node,
+    mount::{
+        Mount,
+        S_IFMT, //
+    },
+    node, own,
     place::{
         self,
         Place, //
@@ -64,6 +77,35 @@ use crate::{
 
 /// Bytes of entries that come with the opening of a directory.
 const FIRST_LISTING: usize = 256 * 1024;
+
+/// Bytes of contents that come with the opening of a file whose contents are made at read time.
+const FIRST_BYTES: usize = 16 * 1024;
+
+/// Contents that came with the opening. They are what one read would have returned at that moment,
+/// and good for as long as the task that opened the file has waited for nothing.
+pub(crate) struct First {
+    /// Until they have been read.
+    pages: Option<Arc<Pages>>,
+    len: usize,
+    /// HOST said that nothing follows.
+    end: bool,
+    moment: Moment,
+}
+
+impl First {
+    /// What a read of `len` bytes at `pos` returns, if it need not ask: how many bytes, and where
+    /// they are if there are any.
+    pub(crate) fn take(&mut self, pos: u64, len: usize) -> Option<(usize, Option<Arc<Pages>>)> {
+        if !self.moment.lasts() {
+            return None;
+        }
+        match &self.pages {
+            Some(_) if pos == 0 && len >= self.len => Some((self.len, self.pages.take())),
+            None if pos == self.len as u64 && self.end => Some((0, None)),
+            _ => None,
+        }
+    }
+}
 
 /// What an open file keeps.
 #[pin_data]
@@ -95,6 +137,9 @@ pub(crate) struct OpenFile {
     pub(crate) window: Mutex<Window>,
     /// What the listing told.
     pub(crate) listing: Arc<Listing>,
+    /// Contents that came with the opening.
+    #[pin]
+    pub(crate) first: Mutex<Option<First>>,
 }
 
 impl OpenFile {
@@ -122,6 +167,7 @@ impl OpenFile {
                 again <- new_mutex!(()),
                 window <- new_mutex!(Window::default()),
                 listing,
+                first <- new_mutex!(None),
             }),
             GFP_KERNEL,
         )?;
@@ -214,10 +260,24 @@ impl OpenFile {
 ///
 /// The page cache reads what a write does not cover, so files for writing are opened for reading
 /// too. When the caller may not read, [`sent`] tries again without.
-fn wanted(flags: u32, for_regular: bool) -> OpenFlags {
+/// Files whose contents are made at read time (`stream`) have no page cache, and some of them cannot
+/// be opened for reading by anybody.
+fn wanted(flags: u32, stream: bool) -> OpenFlags {
     let flags = open_flags(flags);
-    let write = flags.has(OpenFlags::WRITE) && for_regular;
+    let write = flags.has(OpenFlags::WRITE) && !stream;
     flags.with_if(write, OpenFlags::READ)
+}
+
+/// Room for contents that may come with the opening, which there is when the file is opened for
+/// reading alone and its contents are made at read time.
+fn first_bytes(program: u32, stream: bool) -> Result<Option<Arc<Pages>>> {
+    let flags = open_flags(program);
+    let not = OpenFlags::WRITE;
+    let reads = flags.has(OpenFlags::READ) && !flags.has(not) && !flags.has(OpenFlags::DIRECTORY);
+    if !stream || !reads {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Pages::alloc(FIRST_BYTES)?, GFP_KERNEL)?))
 }
 
 /// What came of an OPEN.
@@ -232,12 +292,14 @@ struct Sent {
 fn sent<'a>(
     mount: &Mount,
     program: u32,
+    stream: bool,
     sink: Option<&Arc<Pages>>,
     mut build: impl FnMut(OpenFlags) -> Result<Open<'a>>,
 ) -> Result<Sent> {
-    let mut flags = wanted(program, true);
+    let mut flags = wanted(program, stream);
     loop {
         let (reply, repeated) = mount.call_into(sink, Wait::Killable, || build(flags))?;
+        let moment = Moment::now();
         let (data_len, asked) = (reply.data_len, reply.asked);
         let reply = match reply.decode::<Open<'_>>() {
             Err(e) if e == EEXIST && repeated => {
@@ -245,7 +307,8 @@ fn sent<'a>(
                 mount.session.log_error("OPEN", EIO, what);
                 return Err(EIO);
             }
-            Err(e) if e == EACCES && flags != open_flags(program) => {
+            // So says sysfs of a file that nobody can read.
+            Err(e) if (e == EACCES || e == EINVAL) && flags != open_flags(program) => {
                 flags = open_flags(program);
                 continue;
             }
@@ -272,8 +335,17 @@ fn sent<'a>(
             releases.close(&mount.session, reply.file, incarnation);
         })?;
         if let Some(sink) = sink.filter(|_| data_len > 0 || reply.opened.has(Opened::EOF)) {
-            let eof = reply.opened.has(Opened::EOF);
-            *open.window.lock() = Window::first(sink.to_vec(data_len)?, eof, asked);
+            let end = reply.opened.has(Opened::EOF);
+            if reply.attr.mode & S_IFMT == kind::DIRECTORY {
+                *open.window.lock() = Window::first(sink.to_vec(data_len)?, end, asked);
+            } else if data_len < sink.len() {
+                *open.first.lock() = Some(First {
+                    pages: Some(sink.clone()),
+                    len: data_len,
+                    end,
+                    moment,
+                });
+            }
         }
         return Ok(Sent {
             reply,
@@ -287,6 +359,11 @@ fn sent<'a>(
 fn begin(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) -> Result {
     close_lingering(inode);
     let result = inode.node().opened(open).and_then(|()| {
+        if open.stream {
+            if let Some(first) = &*open.first.lock() {
+                inode.node().set_fresh_at(first.moment);
+            }
+        }
         if inode.is_regular() && !open.stream {
             data::refresh(inode)?;
         }
@@ -301,6 +378,10 @@ fn begin(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) -> Result {
 pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFile>> {
     let mount = inode.mount();
     let node = inode.node();
+    if node.is_own() {
+        // So that lsns(8) goes on: it takes a namespace that it cannot ask for one of others.
+        return Err(EACCES);
+    }
     let second = node.is_second_try();
     let place = if second {
         Place::anywhere()
@@ -316,12 +397,13 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
     // opendir(3) opens like this; its listing may begin at once.
     let opendir = OpenFlags::DIRECTORY.with(OpenFlags::NONBLOCK);
     let lists = inode.is_dir() && open_flags(program).has(opendir);
+    let stream = inode.is_regular() && !node.is_of(FsClass::Regular);
     let sink = match lists {
         true => Some(Arc::new(Pages::alloc(FIRST_LISTING)?, GFP_KERNEL)?),
-        false => None,
+        false => first_bytes(program, stream)?,
     };
-    let want = sink.as_ref().map_or(0, |_| FIRST_LISTING as u32);
-    let result = sent(mount, program, sink.as_ref(), |flags| {
+    let want = sink.as_ref().map_or(0, |sink| sink.len() as u32);
+    let result = sent(mount, program, stream, sink.as_ref(), |flags| {
         Ok(Open {
             target: place.target(mount, inode)?,
             flags: flags.without(once).with_if(lists, OpenFlags::LIST),
@@ -358,6 +440,11 @@ pub(crate) fn atomic_open(
     mode: u32,
     file: &File<Qtfs>,
 ) -> Result<AtomicOpen<Qtfs>> {
+    match own::lookup(dir, bytes)? {
+        Some(Found::Inode(inode)) => return Ok(AtomicOpen::Found(inode)),
+        Some(Found::Private(inode)) => return Ok(AtomicOpen::Private(inode)),
+        Some(Found::Unknown) | None => {}
+    }
     let mount = dir.mount();
     let (name, umask) = (place::name(bytes)?, umask());
     if dir.node().is_second_try() {
@@ -378,13 +465,16 @@ pub(crate) fn atomic_open(
                 .forget(session, attr.node, attr.stamp, incarnation);
         }
     }
-    let result = sent(mount, program, None, |flags| {
+    let stream = !dir.node().is_of(FsClass::Regular);
+    let sink = first_bytes(program, stream)?;
+    let want = sink.as_ref().map_or(0, |sink| sink.len() as u32);
+    let result = sent(mount, program, stream, sink.as_ref(), |flags| {
         Ok(Open {
             target: Target::entry(mount.id(dir)?, name, qtfs_proto::NodeId::NONE),
             flags,
             mode: mode & 0o7777,
             umask,
-            want: 0,
+            want,
         })
     });
     if matches!(&result, Err(e) if *e == ESTALE) {
@@ -420,7 +510,7 @@ pub(crate) fn tmpfile(
     let mount = dir.mount();
     let umask = umask();
     // O_TMPFILE contains O_DIRECTORY, which is about the directory that is named.
-    let Sent { reply, open, asked } = sent(mount, program, None, |flags| {
+    let Sent { reply, open, asked } = sent(mount, program, false, None, |flags| {
         Ok(Open {
             target: Target::node(mount.id(dir)?),
             flags: flags.without(OpenFlags::DIRECTORY).with(OpenFlags::TMPFILE),

@@ -69,6 +69,7 @@ use crate::{
         Node, //
     },
     options::Options,
+    own,
     space,
     xattr, //
 };
@@ -107,7 +108,7 @@ impl FileSystem for Qtfs {
 
     fn remount(mount: &Mount, options: &mut Options, log: &Log) -> Result {
         // Flags of the VFS (ro, rw, …) are changed by the VFS itself.
-        options.check_remount(&mount.session.config, log)
+        options.check_remount(mount, log)
     }
 
     fn abort(mount: &Mount) {
@@ -232,6 +233,10 @@ impl FileSystem for Qtfs {
 
     fn readlink(dentry: &Dentry<Self>) -> Result<KVVec<u8>> {
         attr::readlink(dentry)
+    }
+
+    fn follow(dentry: &Dentry<Self>) -> Result<KVVec<u8>> {
+        own::follow(dentry)
     }
 
     fn permission(inode: &Inode<Self>, mask: u32) -> Result {

@@ -25,6 +25,7 @@ use qtfs_proto::{
         Walk, //
     },
     Attr,
+    AttrFlags,
     NodeId,
     Op,
     Path,
@@ -47,8 +48,11 @@ use crate::{
     fs::Qtfs,
     node,
     options::{
+        Mode,
         Options,
-        Text, //
+        Shown,
+        Text,
+        LOCAL_PROC, //
     },
     session::{
         request::{
@@ -73,6 +77,10 @@ pub(crate) struct Mount {
     pub(crate) session: Arc<Session>,
     /// What ATTACH said at first.
     pub(crate) root: Attr,
+    /// What kind of directory it is.
+    pub(crate) mode: Mode,
+    /// Where this machine's own procfs is.
+    pub(crate) local_proc: KVVec<u8>,
     /// Threads of the session; taken when the mount ends.
     #[pin]
     threads: Mutex<KVec<Thread>>,
@@ -105,8 +113,15 @@ impl Mount {
             let path = Text(&session.config.path);
             log.error(fmt!("{path} on HOST {server}: {}", Why(e)));
         });
-        let root = match attached {
-            Ok(root) => root,
+        let checked = attached.and_then(|root| {
+            let mode = options.mode(root.class).inspect_err(|_| {
+                let path = Text(&session.config.path);
+                log.error(fmt!("{path} on HOST {server}: {}", options.why_other()));
+            })?;
+            Ok((root, mode, options.local_proc()?))
+        });
+        let (root, mode, local_proc) = match checked {
+            Ok(checked) => checked,
             Err(e) => {
                 session.stop();
                 drop(threads);
@@ -117,6 +132,8 @@ impl Mount {
             pin_init!(Self {
                 session,
                 root,
+                mode,
+                local_proc,
                 threads <- new_mutex!(threads),
                 devices <- new_mutex!(KVVec::new()),
             }),
@@ -157,6 +174,14 @@ impl Mount {
         match config.timeout {
             Some(ms) => seq_print!(seq, ",soft,timeo={}", ms / 100),
             None => seq_print!(seq, ",hard"),
+        }
+        match self.mode {
+            Mode::Plain => {}
+            Mode::Proc => seq_print!(seq, ",proc"),
+            Mode::Sys => seq_print!(seq, ",sys"),
+        }
+        if self.mode == Mode::Proc || self.local_proc.as_slice() != LOCAL_PROC {
+            seq_print!(seq, ",local_proc={}", Shown(&self.local_proc));
         }
     }
 
@@ -232,6 +257,9 @@ impl Mount {
 
     /// The id of an inode in the current session; finds it again when it is from an older one.
     pub(crate) fn id(&self, inode: &Inode<Qtfs>) -> Result<NodeId> {
+        if inode.node().is_own() {
+            return Err(EOPNOTSUPP);
+        }
         if let Some(id) = inode.node().id(&self.session) {
             return Ok(id);
         }
@@ -314,6 +342,7 @@ pub(crate) fn new_inode(attr: &Attr) -> NewInode<Qtfs> {
         key: key(attr),
         mode: attr.mode,
         rdev: (attr.rdev_major, attr.rdev_minor),
+        magic: attr.flags.has(AttrFlags::MAGIC_LINK),
         kind: PhantomData,
     }
 }

@@ -50,7 +50,7 @@ use crate::{
         key,
         S_IFMT, //
     },
-    node,
+    node, own,
     place::{
         self,
         Place, //
@@ -121,6 +121,9 @@ pub(crate) fn revalidate(
     child: Option<&Inode<Qtfs>>,
     why: Why,
 ) -> Result<bool> {
+    if let Some(valid) = own::revalidate(dir, name, child) {
+        return Ok(valid);
+    }
     if is_decided_later(child, why) {
         return Ok(true);
     }
@@ -146,6 +149,9 @@ pub(crate) fn revalidate(
 }
 
 pub(crate) fn lookup(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<Found<Qtfs>> {
+    if let Some(found) = own::lookup(dir, name)? {
+        return Ok(found);
+    }
     if is_decided_later(None, why) {
         return Ok(Found::Unknown);
     }

@@ -6,6 +6,7 @@ use core::sync::atomic::{
     AtomicBool,
     AtomicU32,
     AtomicU64,
+    AtomicU8,
     AtomicUsize,
     Ordering, //
 };
@@ -21,6 +22,7 @@ use qtfs_net::Completion;
 use qtfs_proto::{
     Attr,
     AttrFlags,
+    FsClass,
     NodeId,
     OpenFlags,
     Time, //
@@ -32,13 +34,17 @@ use qtfs_vfs::{
         Inode,
         Key, //
     },
-    task, //
+    task::{
+        self,
+        Moment, //
+    },
 };
 
 use crate::{
     dir::Listing,
     file::OpenFile,
     fs::Qtfs,
+    own,
     session::{
         request::Asked,
         Session, //
@@ -83,6 +89,8 @@ pub(crate) enum Question {
 struct Inner {
     extra: Extra,
     snapshot: Option<Snapshot>,
+    /// When a task opened the file, which got new attributes by that.
+    opened: Option<Moment>,
     /// Open files of the inode.
     opens: KVVec<Arc<OpenFile>>,
     /// Number of requests that write pages back.
@@ -98,6 +106,8 @@ pub(crate) struct Node {
     mount: AtomicU64,
     ino: AtomicU64,
     generation: AtomicU32,
+    /// [`FsClass`] of the file system on HOST.
+    class: AtomicU8,
     /// Id on the server, and the incarnation of the session in which it means this inode.
     id: AtomicU64,
     incarnation: AtomicU32,
@@ -156,6 +166,7 @@ impl Node {
             mount: AtomicU64::new(0),
             ino: AtomicU64::new(0),
             generation: AtomicU32::new(0),
+            class: AtomicU8::new(FsClass::Regular as u8),
             id: AtomicU64::new(0),
             incarnation: AtomicU32::new(0),
             stamp: AtomicU64::new(0),
@@ -171,6 +182,7 @@ impl Node {
             inner <- new_mutex!(Inner {
                 extra: Extra::default(),
                 snapshot: None,
+                opened: None,
                 opens: KVVec::new(),
                 writes: 0,
                 written: None,
@@ -182,6 +194,16 @@ impl Node {
     /// Device of the object on HOST.
     pub(crate) fn dev(&self) -> u64 {
         self.dev.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is the client's own and HOST knows nothing of it, see [`crate::own`].
+    pub(crate) fn is_own(&self) -> bool {
+        own::is_own(self.dev())
+    }
+
+    /// Whether the object is on a file system of this class on HOST.
+    pub(crate) fn is_of(&self, class: FsClass) -> bool {
+        self.class.load(Ordering::Relaxed) == class as u8
     }
 
     /// What identifies the object on HOST.
@@ -198,6 +220,9 @@ impl Node {
 
     /// Id, stamp, and the incarnation of the session that they are of, to be forgotten.
     pub(crate) fn forget(&self, session: &Session) -> Option<(NodeId, u64, u32)> {
+        if self.is_own() {
+            return None;
+        }
         let incarnation = self.incarnation.load(Ordering::Acquire);
         let stamp = self.stamp.load(Ordering::Acquire);
         Some((self.id(session)?, stamp, incarnation))
@@ -256,6 +281,11 @@ impl Node {
         self.fresh.store(task::current_id(), Ordering::Relaxed);
     }
 
+    /// The attributes were new at this moment of the current task's.
+    pub(crate) fn set_fresh_at(&self, moment: Moment) {
+        self.inner.lock().opened = Some(moment);
+    }
+
     /// Nothing is known to be new.
     pub(crate) fn forget_fresh(&self) {
         self.fresh.store(0, Ordering::Relaxed);
@@ -272,6 +302,9 @@ impl Node {
             return true;
         }
         let mut inner = self.inner.lock();
+        if inner.opened.is_some_and(|moment| moment.lasts()) {
+            return true;
+        }
         match &mut inner.snapshot {
             Some(snapshot) if snapshot.listing.is_current() => {
                 snapshot.listing.note_use();
@@ -484,6 +517,7 @@ pub(crate) fn adopt(inode: &Inode<Qtfs>, attr: &Attr, incarnation: u32) {
 pub(crate) fn apply(inode: &Inode<Qtfs>, attr: &Attr, asked: Asked) {
     adopt(inode, attr, asked.incarnation);
     let node = inode.node();
+    node.class.store(attr.class as u8, Ordering::Relaxed);
     if node.clock.load(Ordering::Acquire) > asked.clock {
         // The reply may not know what this machine did meanwhile.
         return;

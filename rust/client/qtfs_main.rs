@@ -24,6 +24,7 @@ mod mount;
 mod names;
 mod node;
 mod options;
+mod own;
 mod place;
 mod session;
 mod space;

@@ -4,6 +4,7 @@
 #include <linux/compat.h>
 #include <linux/fcntl.h>
 #include <linux/hash.h>
+#include <linux/pid.h>
 #include <linux/random.h>
 #include <linux/siphash.h>
 #include <linux/splice.h>
@@ -163,6 +164,17 @@ u64 qtfs_all_caps(void)
 int qtfs_current_umask(void)
 {
 	return current_umask();
+}
+
+/* As the current task itself knows its process and itself. */
+pid_t qtfs_current_tgid(void)
+{
+	return task_tgid_vnr(current);
+}
+
+pid_t qtfs_current_tid(void)
+{
+	return task_pid_vnr(current);
 }
 
 u64 qtfs_hash_owner(unsigned long owner)

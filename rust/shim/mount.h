@@ -49,6 +49,8 @@ const struct group_info *qtfs_cred_groups(const struct cred *cred);
 u64 qtfs_cred_caps(const struct cred *cred);
 u64 qtfs_all_caps(void);
 int qtfs_current_umask(void);
+pid_t qtfs_current_tgid(void);
+pid_t qtfs_current_tid(void);
 u64 qtfs_hash_owner(unsigned long owner);
 size_t qtfs_node_name(char *buf, size_t size);
 

@@ -51,6 +51,9 @@ use qtfs_net::Pages;
 pub enum Found<F: FileSystem> {
     /// The name leads to this inode.
     Inode(InodeRef<F>),
+    /// The name leads to this inode, which is no directory, for the caller alone: nobody else is
+    /// to find it in the kernel's cache.
+    Private(InodeRef<F>),
     /// Nobody asked: the operation that follows decides.
     Unknown,
 }
@@ -68,6 +71,8 @@ pub enum AtomicOpen<F: FileSystem> {
     },
     /// The name was found, the caller goes on with it.
     Found(InodeRef<F>),
+    /// As [`Found::Private`].
+    Private(InodeRef<F>),
 }
 
 /// A file system.
@@ -165,6 +170,9 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     ) -> Result;
     /// What a symlink says, without a NUL.
     fn readlink(dentry: &Dentry<Self>) -> Result<KVVec<u8>>;
+    /// The path with which the kernel goes on when a program follows a symlink that is not
+    /// followed by its text.
+    fn follow(dentry: &Dentry<Self>) -> Result<KVVec<u8>>;
     /// Whether the caller may; `mask` is `MAY_*`. Fails with [`ECHILD`] when that cannot be said
     /// without sleeping and `MAY_NOT_BLOCK` is set.
     fn permission(inode: &Inode<Self>, mask: u32) -> Result;

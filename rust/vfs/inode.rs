@@ -121,6 +121,8 @@ pub struct NewInode<F: FileSystem> {
     pub mode: u32,
     /// Device number of a device node.
     pub rdev: (u32, u32),
+    /// A symlink that is not followed by its text, see [`FileSystem::follow`].
+    pub magic: bool,
     /// The file system that it belongs to.
     pub kind: PhantomData<F>,
 }
@@ -198,6 +200,12 @@ impl<F: FileSystem> Inode<F> {
         self.kind() == bindings::S_IFDIR
     }
 
+    /// Whether it is a symlink that is not followed by its text.
+    fn is_magic(&self) -> bool {
+        // SAFETY: The inode is alive; the table is set before others can have it.
+        core::ptr::eq(unsafe { (*self.as_raw()).i_op }, ops::magic::<F>())
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         // SAFETY: The inode is alive.
@@ -264,6 +272,12 @@ impl<F: FileSystem> Inode<F> {
             bindings::qtfs_inode_set_ctime(inode, a.ctime.sec, attr::nanoseconds(a.ctime));
             (*inode).i_blocks = a.blocks;
         }
+    }
+
+    /// Makes now the times of an inode that this machine has made.
+    pub fn set_times_now(&self) {
+        // SAFETY: The inode is alive.
+        unsafe { bindings::simple_inode_init_ts(self.as_raw()) };
     }
 
     /// Number of hard links.
@@ -337,7 +351,7 @@ impl<F: FileSystem> Inode<F> {
                 }
                 return Ok(this);
             }
-            if this.kind() == new.mode & bindings::S_IFMT {
+            if this.kind() == new.mode & bindings::S_IFMT && this.is_magic() == new.magic {
                 return Ok(this);
             }
             // The server uses the number again for another kind of object: the old one is gone.
@@ -373,6 +387,7 @@ impl<F: FileSystem> Inode<F> {
                     (*inode).i_op = ops::directory::<F>();
                     (*inode).__bindgen_anon_3.i_fop = crate::file::directory::<F>();
                 }
+                bindings::S_IFLNK if new.magic => (*inode).i_op = ops::magic::<F>(),
                 bindings::S_IFLNK => (*inode).i_op = ops::symlink::<F>(),
                 _ => {
                     (*inode).i_op = ops::special::<F>();

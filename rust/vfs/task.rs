@@ -6,6 +6,7 @@
 //! [`include/asm-generic/syscall.h`](srctree/include/asm-generic/syscall.h)
 
 use core::slice;
+use kernel::ffi::c_ulong;
 
 use crate::{
     bindings,
@@ -91,6 +92,42 @@ pub fn current_id() -> usize {
 pub fn current_process() -> i32 {
     // SAFETY: The current task is alive.
     unsafe { (*bindings::qtfs_current()).tgid }
+}
+
+/// A moment in the life of a task, which lasts until the task waits for anything: as long as it has
+/// not, what others do cannot have been told to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    task: usize,
+    waits: c_ulong,
+}
+
+impl Moment {
+    /// The current task, now.
+    pub fn now() -> Self {
+        Self {
+            task: current_id(),
+            // SAFETY: The current task is alive, and the only one that counts this.
+            waits: unsafe { (*bindings::qtfs_current()).nvcsw },
+        }
+    }
+
+    /// Whether it lasts: it is the current task's, which has not waited since.
+    pub fn lasts(&self) -> bool {
+        *self == Self::now()
+    }
+}
+
+/// The process id of the current task in its own pid namespace.
+pub fn own_process() -> u32 {
+    // SAFETY: Looks at the current task only.
+    u32::try_from(unsafe { bindings::qtfs_current_tgid() }).unwrap_or(0)
+}
+
+/// The thread id of the current task in its own pid namespace.
+pub fn own_thread() -> u32 {
+    // SAFETY: Looks at the current task only.
+    u32::try_from(unsafe { bindings::qtfs_current_tid() }).unwrap_or(0)
 }
 
 /// The largest file that the current process may make, in bytes (`RLIMIT_FSIZE` of getrlimit(2)).

@@ -84,6 +84,13 @@ impl<F: FileSystem> Ops<F> {
         ops
     });
 
+    const MAGIC: &'static Table<bindings::inode_operations> = &Table({
+        let mut ops = Self::COMMON;
+        ops.get_link = Some(follow::<F>);
+        ops.readlink = Some(readlink::<F>);
+        ops
+    });
+
     const SPECIAL: &'static Table<bindings::inode_operations> = &Table({
         let mut ops = Self::COMMON;
         ops.get_acl = Some(xattr::get_acl::<F>);
@@ -102,6 +109,10 @@ pub(super) fn directory<F: FileSystem>() -> *const bindings::inode_operations {
 
 pub(super) fn symlink<F: FileSystem>() -> *const bindings::inode_operations {
     &raw const Ops::<F>::SYMLINK.0
+}
+
+pub(super) fn magic<F: FileSystem>() -> *const bindings::inode_operations {
+    &raw const Ops::<F>::MAGIC.0
 }
 
 pub(super) fn special<F: FileSystem>() -> *const bindings::inode_operations {
@@ -134,6 +145,21 @@ unsafe fn instantiate<F: FileSystem>(
     })
 }
 
+/// Ties an inode to an entry that stays without a place in the hash, so that each look-up of the
+/// name makes its own.
+///
+/// # Safety
+///
+/// `dentry` is a negative entry of `F` that is not in the hash, and the inode is no directory.
+unsafe fn instantiate_private<F: FileSystem>(dentry: *mut bindings::dentry, inode: InodeRef<F>) {
+    // SAFETY: By this function's requirements. Whoever waits for the look-up of the name begins
+    // their own. The reference goes to the entry.
+    unsafe {
+        bindings::qtfs_d_lookup_done(dentry);
+        bindings::d_instantiate(dentry, inode.into_raw());
+    }
+}
+
 /// # Safety
 ///
 /// Called by the VFS with a directory and an entry of `F` that is being looked up.
@@ -147,6 +173,11 @@ unsafe extern "C" fn lookup<F: FileSystem>(
     match found {
         // SAFETY: As the VFS says; the reference goes to the entry.
         Ok(Found::Inode(inode)) => unsafe { bindings::d_splice_alias(inode.into_raw(), dentry) },
+        Ok(Found::Private(inode)) => {
+            // SAFETY: As the VFS says: the entry is negative, and not in the hash yet.
+            unsafe { instantiate_private::<F>(dentry, inode) };
+            ptr::null_mut()
+        }
         // The entry stays without a place in the hash: its name is asked for each time.
         Ok(Found::Unknown) => ptr::null_mut(),
         Err(e) if e == ENOENT => ptr::null_mut(),
@@ -191,6 +222,14 @@ unsafe extern "C" fn atomic_open<F: FileSystem>(
                 to_result(unsafe {
                     let alias = instantiate::<F>(dentry, inode)?;
                     bindings::finish_no_open(file, alias)
+                })?;
+            }
+            AtomicOpen::Private(inode) => {
+                // SAFETY: As the VFS says; an entry that was found in the hash is taken out of it.
+                to_result(unsafe {
+                    bindings::d_drop(dentry);
+                    instantiate_private::<F>(dentry, inode);
+                    bindings::finish_no_open(file, ptr::null_mut())
                 })?;
             }
             AtomicOpen::Opened {
@@ -446,20 +485,69 @@ unsafe extern "C" fn get_link<F: FileSystem>(
     _inode: *mut bindings::inode,
     done: *mut bindings::delayed_call,
 ) -> *const c_char {
+    // SAFETY: As the VFS says.
+    unsafe { go_on_with::<F>(dentry, done, F::readlink) }
+}
+
+/// # Safety
+///
+/// As [`get_link`], with a link that is not followed by its text.
+unsafe extern "C" fn follow<F: FileSystem>(
+    dentry: *mut bindings::dentry,
+    _inode: *mut bindings::inode,
+    done: *mut bindings::delayed_call,
+) -> *const c_char {
+    // SAFETY: As the VFS says.
+    unsafe { go_on_with::<F>(dentry, done, F::follow) }
+}
+
+/// Gives the kernel the text with which it goes on.
+///
+/// # Safety
+///
+/// `dentry` is null or a symlink of `F`; `done` is a place for what has to be done afterwards.
+unsafe fn go_on_with<F: FileSystem>(
+    dentry: *mut bindings::dentry,
+    done: *mut bindings::delayed_call,
+    text: fn(&Dentry<F>) -> Result<KVVec<u8>>,
+) -> *const c_char {
     if dentry.is_null() {
         return ECHILD.to_ptr::<c_char>();
     }
-    // SAFETY: As the VFS says.
-    let text = unsafe { F::readlink(Dentry::from_raw(dentry)) };
+    // SAFETY: By this function's requirements.
+    let text = text(unsafe { Dentry::from_raw(dentry) });
     match text.and_then(|mut text| text.push(0, GFP_KERNEL).map_err(Error::from).map(|()| text)) {
         Ok(text) => {
             let (raw, _, _) = text.into_raw_parts();
-            // SAFETY: As the VFS says; `put_link` frees the memory.
+            // SAFETY: By this function's requirements; `put_link` frees the memory.
             unsafe { bindings::qtfs_set_delayed_call(done, Some(put_link), raw.cast()) };
             raw.cast()
         }
         Err(e) => e.to_ptr::<c_char>(),
     }
+}
+
+/// # Safety
+///
+/// Called by the VFS with a symlink of `F` and `len` bytes of the caller's memory.
+unsafe extern "C" fn readlink<F: FileSystem>(
+    dentry: *mut bindings::dentry,
+    buf: *mut c_char,
+    len: c_int,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: As the VFS says.
+        let text = F::readlink(unsafe { Dentry::from_raw(dentry) })?;
+        let len = text.len().min(usize::try_from(len)?);
+        // SAFETY: `text` has so many bytes; a bad address of the caller's is an error.
+        let left = unsafe {
+            bindings::qtfs_copy_to_user(buf.cast(), text.as_ptr().cast(), len as c_ulong)
+        };
+        if left != 0 {
+            return Err(EFAULT);
+        }
+        Ok(c_int::try_from(len)?)
+    })
 }
 
 /// # Safety
