@@ -22,6 +22,7 @@ use core::{
 use kernel::{
     new_condvar, new_mutex,
     prelude::*,
+    str::CString,
     sync::{
         Arc,
         CondVar,
@@ -47,9 +48,12 @@ use qtfs_proto::{
     Header,
     Kind, //
 };
-use qtfs_vfs::param::{
-    logs,
-    Level, //
+use qtfs_vfs::{
+    param::{
+        logs,
+        Level, //
+    },
+    trace, //
 };
 
 use crate::{
@@ -149,6 +153,8 @@ struct Inner {
 pub(crate) struct Session {
     pub(crate) config: Config,
     pub(crate) stats: Stats,
+    /// The mount, as `config` shows it.
+    name: CString,
     pub(crate) releases: Pin<KBox<Releases>>,
     pub(crate) credentials: Pin<KBox<Credentials>>,
     /// Counts the sessions that the server made for this mount; ids belong to one of them.
@@ -178,10 +184,12 @@ impl Session {
     pub(crate) fn start(config: Config) -> Result<(Arc<Self>, KVec<Thread>)> {
         let lanes = config.lanes;
         let stats = Stats::new()?;
+        let name = CString::try_from_fmt(fmt!("{config}"))?;
         let this = Arc::pin_init(
             try_pin_init!(Self {
                 config,
                 stats,
+                name,
                 releases: KBox::pin_init(Releases::new(), GFP_KERNEL)?,
                 credentials: KBox::pin_init(Credentials::new(), GFP_KERNEL)?,
                 incarnation: AtomicU32::new(0),
@@ -368,6 +376,7 @@ impl Session {
         let request = Request::new(call, cred, data, sink, Then::Wake)?;
         self.stats.waits(C::OP);
         self.place(&request, incarnation, wait)?;
+        self.traced(&request).wait();
         let mut interrupted = false;
         let waited = match (wait, self.config.timeout) {
             (Wait::Killable, None) => request.done.wait_killable(),
@@ -443,6 +452,7 @@ impl Session {
                         clock: self.clock(),
                         incarnation,
                     });
+                    self.traced(request).start();
                     drop(inner);
                     // Without a lane the request waits until one is connected again.
                     if let Some(outbox) = outbox {
@@ -550,6 +560,7 @@ impl Session {
             Ok(reply) => i64::from(reply.status),
             Err(e) => i64::from(-e.to_errno()),
         };
+        self.traced(request).finish(status, us);
         let name = request.op.name();
         self.log(Level::Debug, fmt!("{name}: status {status} after {us} us"));
         let acting = {
@@ -567,6 +578,21 @@ impl Session {
             then.run(self, request, result);
         }
         request.done.complete();
+    }
+
+    /// A request for tracepoints.
+    fn traced<'a>(&'a self, request: &'a Request) -> trace::Request<'a> {
+        trace::Request {
+            mount: self.name.to_bytes(),
+            op: request.op.name(),
+            address: core::ptr::from_ref(request) as usize,
+            len: request.len(),
+        }
+    }
+
+    /// Tells whoever traces that a lane lost its connection.
+    fn trace_reconnect(&self, lane: u16, error: Error) {
+        trace::reconnect(self.name.to_bytes(), lane, error);
     }
 
     /// Logs that `operation` failed.

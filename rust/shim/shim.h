@@ -114,6 +114,21 @@ void qtfs_sock_hold_net(struct socket *sock);
 void qtfs_sock_set_nofs(struct socket *sock);
 void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send);
 
+/* Tracepoints; the client's module alone has them. The texts have no NUL at their end. */
+struct qtfs_trace {
+	const char *mount;
+	size_t mount_len;
+	const char *op;
+	size_t op_len;
+	const void *request;
+	size_t len;
+};
+
+void qtfs_trace_start(const struct qtfs_trace *request);
+void qtfs_trace_wait(const struct qtfs_trace *request);
+void qtfs_trace_finish(const struct qtfs_trace *request, long status, u64 us);
+void qtfs_trace_reconnect(const char *mount, size_t mount_len, unsigned int lane, int error);
+
 #include "local.h"
 #include "mount.h"
 

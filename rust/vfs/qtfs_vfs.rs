@@ -16,6 +16,7 @@
 //! - [`xattr`]: extended attributes and ACLs.
 //! - [`lock`]: file locks.
 //! - [`task`]: who calls, and by which system call.
+//! - [`trace`]: tracepoints of the client.
 //!
 //! For the server, which uses file systems: [`local`].
 //!
@@ -34,6 +35,7 @@ pub mod lock;
 pub mod param;
 pub mod sb;
 pub mod task;
+pub mod trace;
 pub mod xattr;
 
 use qtfs_bindings as bindings;

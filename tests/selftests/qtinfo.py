@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 
-from qtest import (ROOT, USER, case, counters, eq, eventually, files, filesystems, host, kernellog, lab, run,
+from qtest import (ROOT, USER, case, counters, eq, eventually, files, filesystems, host, kernellog, lab, on_host, process, run,
                    true, within)
 
 # The cases mount what they need.
@@ -249,3 +249,41 @@ def log_lines(t):
     where = f"qtfs: 10.0.0.1:12345:{EXPORT}: "
     true(any(where + "lane 0: connected" in line for line in said), said)
     true(any(where + "STATFS: status 0 after " in line for line in said), said)
+
+
+# --- Tracepoints. ---
+
+TRACING = "/sys/kernel/tracing"
+
+
+@on_host
+def kill_connections():
+    """Resets all connections to the server, as a router in between might do."""
+    process.run("ss -K state established sport = :12345", check=False)
+
+
+@case("tracepoints tell of start, wait and finish of each request, and of reconnects", who=[ROOT], needs="qtfs")
+def tracepoints(t):
+    mount()
+    files.write(f"{TRACING}/trace", b"")
+    files.write(f"{TRACING}/events/qtfs/enable", b"1")
+    try:
+        os.statvfs(TOP)
+        kill_connections()
+        eventually(lambda: seen()["reconnects"] > 0, 20, "a connection is made anew")
+        os.stat(TOP)
+    finally:
+        files.write(f"{TRACING}/events/qtfs/enable", b"0")
+    traced = files.read(f"{TRACING}/trace").decode()
+    where = f"mount=10.0.0.1:12345:{EXPORT} "
+    found = {}
+    for event in ("start", "wait", "finish"):
+        lines = [line for line in traced.splitlines() if f"qtfs_{event}: {where}op=STATFS " in line]
+        eq(len(lines), 1, f"lines of {event} in:\n{traced}")
+        found[event] = lines[0]
+    requests = {line.split("request=")[1].split()[0] for line in found.values()}
+    eq(len(requests), 1, found)
+    true(" status=0 us=" in found["finish"], found)
+    # The program itself waits.
+    true(f"-{os.getpid()} " in found["wait"].replace("<...>", ""), found)
+    true(f"qtfs_reconnect: {where}lane=" in traced, traced)

@@ -92,6 +92,7 @@ pub(super) fn run(session: &Arc<Session>, lane: u16, first: Option<Connected>) {
                     let what = "connection lost, connecting again";
                     session.log(Level::Warn, fmt!("lane {lane}: {error:?}: {what}"));
                     session.stats.reconnected();
+                    session.trace_reconnect(lane, error);
                 }
             }
             Err(error) => {
