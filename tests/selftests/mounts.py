@@ -104,7 +104,7 @@ def remount(t):
 @case("remount refuses to change the server, the connections or how requests wait", who=[ROOT], needs="qtfs")
 def remount_options(t):
     filesystems.mount(EXPORT, TOP)
-    for option in ("nconnect=7", "port=12346", "server=10.0.0.77", "soft", "timeo=50"):
+    for option in ("nconnect=7", "port=12346", "server=10.0.0.77", "soft", "timeo=50", "proc", "local_proc=/else"):
         done = run(["mount", "-o", f"remount,{option}", TOP], check=False)
         name = option.split("=", maxsplit=1)[0]
         true(done.status != 0 and "remount" in done.complaint and name in done.complaint, f"{option}: {done}")
