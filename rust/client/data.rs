@@ -180,9 +180,12 @@ fn read_direct(
         .with_if(iocb.is_direct(), ReadFlags::DIRECT)
         .with_if(iocb.is_nowait(), ReadFlags::NONBLOCK);
     let mut done = 0;
-    if open.stream && !iocb.is_direct() {
-        if let Some(n) = read_first(iocb, iter, open)? {
-            return Ok(n);
+    if open.stream {
+        open.polled.set_unread(false);
+        if !iocb.is_direct() {
+            if let Some(n) = read_first(iocb, iter, open)? {
+                return Ok(n);
+            }
         }
     }
     while iter.count() > 0 {

@@ -68,6 +68,7 @@ use crate::{
         self,
         Place, //
     },
+    poll::Polled,
     session::{
         request::Asked,
         Acting,
@@ -140,6 +141,11 @@ pub(crate) struct OpenFile {
     /// Contents that came with the opening.
     #[pin]
     pub(crate) first: Mutex<Option<First>>,
+    /// Programs can wait for it; others are always ready.
+    pub(crate) pollable: bool,
+    /// Who waits for it.
+    #[pin]
+    pub(crate) polled: Polled,
 }
 
 impl OpenFile {
@@ -152,6 +158,7 @@ impl OpenFile {
     ) -> Result<Arc<Self>> {
         let acting = mount.session.credentials.current(&mount.session)?;
         let listing = Arc::new(Listing::new(), GFP_KERNEL)?;
+        let polled = Polled::new(incarnation);
         let this = Arc::pin_init(
             pin_init!(Self {
                 id: AtomicU64::new(reply.file.0),
@@ -168,6 +175,8 @@ impl OpenFile {
                 window <- new_mutex!(Window::default()),
                 listing,
                 first <- new_mutex!(None),
+                pollable: reply.opened.has(Opened::POLL),
+                polled <- polled,
             }),
             GFP_KERNEL,
         )?;
@@ -338,13 +347,16 @@ fn sent<'a>(
             let end = reply.opened.has(Opened::EOF);
             if reply.attr.mode & S_IFMT == kind::DIRECTORY {
                 *open.window.lock() = Window::first(sink.to_vec(data_len)?, end, asked);
-            } else if data_len < sink.len() {
-                *open.first.lock() = Some(First {
-                    pages: Some(sink.clone()),
-                    len: data_len,
-                    end,
-                    moment,
-                });
+            } else {
+                open.polled.set_unread(reply.attr.class != FsClass::Proc);
+                if data_len < sink.len() {
+                    *open.first.lock() = Some(First {
+                        pages: Some(sink.clone()),
+                        len: data_len,
+                        end,
+                        moment,
+                    });
+                }
             }
         }
         return Ok(Sent {
@@ -530,6 +542,7 @@ pub(crate) fn tmpfile(
 /// The last reference to an open file goes away.
 pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
     open.listing.end();
+    open.polled.end(&inode.mount().session);
     if open.flags.has(OpenFlags::WRITE) && inode.is_regular() && inode.is_dirty() {
         // Programs that mapped the file may have written after its descriptors were closed. Errors
         // of HOST stay with the inode for fsync(2); nobody can be told here.

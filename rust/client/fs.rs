@@ -14,7 +14,8 @@ use qtfs_proto::{
         InodeFlags,
         Syncfs, //
     },
-    CopyFlags, //
+    CopyFlags,
+    PollEvents, //
 };
 use qtfs_vfs::{
     cache::{
@@ -47,6 +48,7 @@ use qtfs_vfs::{
         Kiocb, //
     },
     lock::LockRequest,
+    poll::PollQueue,
     sb::Statfs, //
 };
 
@@ -70,6 +72,7 @@ use crate::{
     },
     options::Options,
     own,
+    poll,
     space,
     xattr, //
 };
@@ -335,6 +338,14 @@ impl FileSystem for Qtfs {
 
     fn lock(file: &File<Self>, request: &mut LockRequest<'_>) -> Result {
         lock::lock(file, request)
+    }
+
+    fn poll_queue(open: &OpenFile) -> Option<&PollQueue> {
+        open.pollable.then_some(&open.polled.queue)
+    }
+
+    fn poll(file: &File<Self>, wake: PollEvents) -> Result<PollEvents> {
+        poll::poll(file, wake)
     }
 
     fn readdir(file: &File<Self>, emitter: &mut DirEmitter<'_>) -> Result {

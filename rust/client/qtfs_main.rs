@@ -26,6 +26,7 @@ mod node;
 mod options;
 mod own;
 mod place;
+mod poll;
 mod session;
 mod space;
 mod stats;

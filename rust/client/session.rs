@@ -68,6 +68,7 @@ mod releases;
 pub(crate) mod request;
 mod slots;
 pub(crate) mod then;
+mod watches;
 
 pub(crate) use credentials::Acting;
 use credentials::Credentials;
@@ -83,6 +84,7 @@ use then::{
     Then,
     Writeback, //
 };
+use watches::Watches;
 
 /// Frames with more data than this go by a lane of their own.
 const BULK: usize = 64 * 1024;
@@ -157,6 +159,7 @@ pub(crate) struct Session {
     name: CString,
     pub(crate) releases: Pin<KBox<Releases>>,
     pub(crate) credentials: Pin<KBox<Credentials>>,
+    pub(crate) watches: Pin<KBox<Watches>>,
     /// Counts the sessions that the server made for this mount; ids belong to one of them.
     incarnation: AtomicU32,
     /// Which boot of HOST the session is with.
@@ -192,6 +195,7 @@ impl Session {
                 name,
                 releases: KBox::pin_init(Releases::new(), GFP_KERNEL)?,
                 credentials: KBox::pin_init(Credentials::new(), GFP_KERNEL)?,
+                watches: KBox::pin_init(Watches::new(), GFP_KERNEL)?,
                 incarnation: AtomicU32::new(0),
                 boot: AtomicU64::new(0),
                 unsynced: AtomicUsize::new(0),

@@ -21,7 +21,8 @@ pub enum Kind {
     Request = 1,
     /// Server to client: the answer to the request of the same slot and sequence number.
     Reply = 2,
-    /// Server to client: something happened; `op` says what, `seq` numbers events from 1.
+    /// Server to client: something happened; `op` says what, see [`crate::event::Event`]. `seq`
+    /// numbers events that must be acknowledged from 1; it is 0 in others.
     Event = 3,
     /// Client to server: events up to `seq` have taken effect on the client.
     Ack = 4,

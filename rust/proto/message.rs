@@ -727,6 +727,21 @@ messages! {
         node: NodeId,
     }
     {}
+
+    /// What an open file is ready for, as `poll(2)`. Some files tell of a change once only.
+    36 POLL Poll => PollReply, once
+    {
+        /// The file.
+        file: FileId,
+        /// What the client calls it in [`crate::event::Wake`].
+        watch: u64,
+        /// Of what the client wants to be told; each once, then it asks again.
+        wake: PollEvents,
+    }
+    {
+        /// All that it is ready for.
+        ready: PollEvents,
+    }
 }
 
 wire_struct! {

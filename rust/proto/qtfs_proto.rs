@@ -12,6 +12,7 @@
 //! - [`types`]: the ids, flags and small structures that messages are made of.
 //! - [`attr`]: the attributes of a file system object.
 //! - [`message`]: the table of messages, one row each.
+//! - [`event`]: what the server tells without being asked.
 //! - [`dirent`]: the list of directory entries that a READDIR reply carries as data.
 //!
 //! `Documentation/protocol.md` describes what the messages mean and in which order they come.
@@ -22,6 +23,7 @@
 
 pub mod attr;
 pub mod dirent;
+pub mod event;
 pub mod frame;
 pub mod message;
 pub mod types;

@@ -152,6 +152,37 @@ flags! {
         EOF = 2,
         /// Contents are made at read time: no page cache, sizes mean nothing.
         STREAM = 3,
+        /// POLL says something else than "always ready".
+        POLL = 4,
+    }
+
+    /// What an open file is ready for; the numbers of `POLL*` differ between architectures, these
+    /// do not.
+    PollEvents("poll events") {
+        /// `POLLIN`
+        IN = 0,
+        /// `POLLPRI`
+        PRI = 1,
+        /// `POLLOUT`
+        OUT = 2,
+        /// `POLLERR`
+        ERR = 3,
+        /// `POLLHUP`
+        HUP = 4,
+        /// `POLLNVAL`
+        NVAL = 5,
+        /// `POLLRDNORM`
+        RDNORM = 6,
+        /// `POLLRDBAND`
+        RDBAND = 7,
+        /// `POLLWRNORM`
+        WRNORM = 8,
+        /// `POLLWRBAND`
+        WRBAND = 9,
+        /// `POLLMSG`
+        MSG = 10,
+        /// `POLLRDHUP`
+        RDHUP = 13,
     }
 
     /// How LOOKUP treats the directory.

@@ -17,13 +17,15 @@ use kernel::{
 };
 use qtfs_proto::{
     FileId,
-    FsClass, //
+    FsClass,
+    PollEvents, //
 };
 use qtfs_vfs::local::{
     lock::{
         self,
         Owner, //
     },
+    watch::WatchedFile,
     File, //
 };
 
@@ -34,6 +36,7 @@ use crate::{
         Policy,
         Rule, //
     },
+    poller::Poller,
     refusal::{
         Refusal,
         Result, //
@@ -66,7 +69,8 @@ pub(crate) struct OpenFile {
     kept: Mutex<KVec<Arc<OpenFile>>>,
     /// Its contents are kept in the page cache.
     cached: bool,
-    file: File,
+    #[pin]
+    file: WatchedFile<Poller>,
 }
 
 /// An owner that may have locks on an open file.
@@ -153,7 +157,7 @@ impl OpenFile {
                 owners <- new_mutex!(KVec::new()),
                 kept <- new_mutex!(KVec::new()),
                 cached,
-                file,
+                file <- WatchedFile::new(file),
             }),
             GFP_KERNEL,
         )?;
@@ -165,7 +169,14 @@ impl OpenFile {
 
     /// The file.
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        self.file.file()
+    }
+
+    /// What it is ready for; the client, which calls it `watch`, is told of the first of each of
+    /// `wake` from now on.
+    pub(crate) fn poll(&self, watch: u64, wake: PollEvents) -> Result<PollEvents> {
+        let poller = || Ok(Poller::new(&self.session, watch));
+        Ok(self.file.poll(wake, poller)?)
     }
 
     /// Whether its contents are kept in the page cache, and not made at read time.
@@ -286,9 +297,9 @@ impl OpenFile {
             };
             if left {
                 // These the kernel would release with the file.
-                let _ = lock::release_flock(&self.file, &locking.owner);
+                let _ = lock::release_flock(self.file(), &locking.owner);
             } else {
-                lock::release_all(&self.file, &locking.owner);
+                lock::release_all(self.file(), &locking.owner);
                 locking.released_all();
             }
         }
@@ -302,12 +313,12 @@ impl OpenFile {
 #[pinned_drop]
 impl PinnedDrop for OpenFile {
     fn drop(self: Pin<&mut Self>) {
-        if self.file.is_writable() {
+        if self.file().is_writable() {
             self.node.writers.fetch_sub(1, Relaxed);
         }
         let owners = core::mem::replace(&mut *self.owners.lock(), KVec::new());
         for holder in owners.iter() {
-            lock::release_all(&self.file, &holder.owner);
+            lock::release_all(self.file(), &holder.owner);
             self.session.owners.put(holder.number);
         }
     }

@@ -38,6 +38,7 @@ mod node;
 mod op;
 mod owner;
 mod policy;
+mod poller;
 mod queue;
 mod receiver;
 mod refusal;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Making frames of answers.
+//! Making frames of answers and events.
 
 use kernel::{
     prelude::*,
@@ -12,8 +12,10 @@ use qtfs_net::{
 };
 use qtfs_proto::{
     frame::HEADER_LEN,
+    Encode,
     Header,
-    Kind, //
+    Kind,
+    Writer, //
 };
 
 use crate::{
@@ -23,6 +25,9 @@ use crate::{
         Refusal, //
     },
 };
+
+/// Longest body of an event.
+const MAX_EVENT: usize = 64;
 
 /// The frame of an answer that has `body` and `data`.
 pub(crate) fn success(
@@ -40,6 +45,16 @@ pub(crate) fn failure(ticket: &Ticket, credits: u16, refusal: &Refusal) -> Resul
     frame(ticket, credits, status, refusal.text(), Pages::new())
 }
 
+/// The frame of an event that needs no acknowledgement.
+pub(crate) fn event(op: u8, body: &dyn Encode) -> Result<Arc<Frame>> {
+    let mut bytes = [0; MAX_EVENT];
+    let mut writer = Writer::new(&mut bytes);
+    body.encode(&mut writer).map_err(|_| EMSGSIZE)?;
+    let len = writer.len();
+    let body = bytes.get(..len).unwrap_or_default();
+    with_header(Header::new(Kind::Event, op), body, Pages::new())
+}
+
 fn frame(
     ticket: &Ticket,
     credits: u16,
@@ -52,6 +67,10 @@ fn frame(
     header.seq = ticket.seq;
     header.credits = credits;
     header.status = status;
+    with_header(header, body, data)
+}
+
+fn with_header(mut header: Header, body: &[u8], data: Pages) -> Result<Arc<Frame>> {
     header.body_len = body.len();
     header.data_len = data.len();
     let mut bytes = [0; HEADER_LEN];

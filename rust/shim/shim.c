@@ -392,3 +392,4 @@ void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send)
 
 #include "local.c"
 #include "mount.c"
+#include "watch.c"

@@ -26,6 +26,7 @@ use crate::{
     inode::Inode,
     io,
     lock,
+    poll,
     Table, //
 };
 use qtfs_proto::CopyFlags;
@@ -155,6 +156,13 @@ impl<F: FileSystem> Ops<F> {
         ops
     });
 
+    /// As `REGULAR`, for files that can be waited for.
+    const POLLABLE: &'static Table<bindings::file_operations> = &Table({
+        let mut ops = Self::REGULAR.0;
+        ops.poll = Some(poll::poll::<F>);
+        ops
+    });
+
     const DIRECTORY: &'static Table<bindings::file_operations> = &Table({
         let mut ops: bindings::file_operations = pin_init::zeroed();
         ops.open = Some(open::<F>);
@@ -173,6 +181,10 @@ pub(crate) fn regular<F: FileSystem>() -> *const bindings::file_operations {
     &raw const Ops::<F>::REGULAR.0
 }
 
+pub(crate) fn pollable<F: FileSystem>() -> *const bindings::file_operations {
+    &raw const Ops::<F>::POLLABLE.0
+}
+
 pub(crate) fn directory<F: FileSystem>() -> *const bindings::file_operations {
     &raw const Ops::<F>::DIRECTORY.0
 }
@@ -189,6 +201,7 @@ unsafe extern "C" fn open<F: FileSystem>(
         unsafe {
             let open = F::open(Inode::from_raw(inode), File::from_raw(file))?;
             set_open::<F>(file, Some(open));
+            poll::allow::<F>(file);
         }
         Ok(0)
     })

@@ -43,9 +43,11 @@ use crate::{
         Kiocb, //
     },
     lock::LockRequest,
+    poll::PollQueue,
     sb::Statfs, //
 };
 use qtfs_net::Pages;
+use qtfs_proto::PollEvents;
 
 /// What a look-up found.
 pub enum Found<F: FileSystem> {
@@ -234,6 +236,11 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     ) -> Result<u64>;
     /// Takes, releases or tests a lock.
     fn lock(file: &File<Self>, request: &mut LockRequest<'_>) -> Result;
+    /// Where whoever waits for an open file waits; nothing for files that are always ready.
+    fn poll_queue(open: &Self::Open) -> Option<&PollQueue>;
+    /// What a file is ready for. Those who wait in its queue are to be woken at the first of each of
+    /// `wake` from now on.
+    fn poll(file: &File<Self>, wake: PollEvents) -> Result<PollEvents>;
     /// Lists a directory.
     fn readdir(file: &File<Self>, emitter: &mut DirEmitter<'_>) -> Result;
 

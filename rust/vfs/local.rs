@@ -10,7 +10,8 @@
 //! - [`path`]: places in the tree, and how to get from one to another.
 //! - [`identity`]: what stays the same of an object while its name changes.
 //! - [`stat`]: attributes; [`magic`]: numbers of file systems.
-//! - [`file`]: open files and their data; [`window`]: files that know user memory only.
+//! - [`file`]: open files and their data; [`window`]: files that know user memory only;
+//!   [`watch`]: waiting until they are ready.
 //! - [`dir`]: listing directories.
 //! - [`make`], [`remove`], [`rename`]: changing directories.
 //! - [`change`]: changing attributes; [`xattr`], [`acl`]: extended ones; [`flags`]: inode flags.
@@ -36,6 +37,7 @@ pub mod rename;
 pub mod space;
 pub mod stat;
 pub mod task;
+pub mod watch;
 pub mod window;
 pub mod xattr;
 

@@ -15,6 +15,7 @@
 //! - [`cache`]: the page cache.
 //! - [`xattr`]: extended attributes and ACLs.
 //! - [`lock`]: file locks.
+//! - [`poll`]: waiting for open files.
 //! - [`task`]: who calls, and by which system call.
 //! - [`trace`]: tracepoints of the client.
 //!
@@ -33,6 +34,7 @@ pub mod io;
 pub mod local;
 pub mod lock;
 pub mod param;
+pub mod poll;
 pub mod sb;
 pub mod task;
 pub mod trace;

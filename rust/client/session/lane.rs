@@ -16,6 +16,7 @@ use qtfs_net::{
     Thread, //
 };
 use qtfs_proto::{
+    event::Event,
     frame::HEADER_LEN,
     message::{
         decode_reply,
@@ -290,6 +291,7 @@ fn up(session: &Arc<Session>, lane: u16, outbox: &Arc<Outbox>) -> Result {
         outbox.send(frame)?;
     }
     session.changed.notify_all();
+    session.watches.wake_all();
     session.log(Level::Info, fmt!("lane {lane}: connected"));
     Ok(())
 }
@@ -333,11 +335,15 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
         }
         e
     })?;
-    if header.kind != Kind::Reply {
-        return Err(bad(
-            session,
-            "something that is no reply came from the server",
-        ));
+    match header.kind {
+        Kind::Reply => {}
+        Kind::Event => return event(session, &header, &body),
+        _ => {
+            return Err(bad(
+                session,
+                "something that is no reply came from the server",
+            ));
+        }
     }
     let request: Option<Arc<Request>> = {
         let inner = session.inner.lock();
@@ -394,6 +400,18 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
             fmt!("lane {lane}: {e:?} in the middle of a reply"),
         );
     })
+}
+
+/// Acts on what the server tells without being asked.
+fn event(session: &Session, header: &Header, body: &[u8]) -> Result {
+    if header.data_len != 0 {
+        return Err(bad(session, "an event has data"));
+    }
+    match Event::decode(header.op, body) {
+        Ok(Event::Wake(wake)) => session.watches.wake(wake.watch, wake.events),
+        Err(_) => return Err(bad(session, "an event cannot be read")),
+    }
+    Ok(())
 }
 
 fn receive_data(session: &Session, socket: &Socket, header: &Header, request: &Request) -> Result {

@@ -12,6 +12,7 @@ use qtfs_proto::{
         Lookup,
         Mkdir,
         Open,
+        Poll,
         Read,
         Write, //
     },
@@ -195,6 +196,12 @@ pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Resu
         Op::Mkdir | Op::Mknod | Op::Symlink => {
             if let Ok(made) = reply.decode::<Mkdir<'_>>() {
                 forget(made.attr.node, made.attr.stamp);
+            }
+        }
+        Op::Poll => {
+            let asked = Message::decode(request.op, request.body());
+            if let (Ok(answer), Ok(Message::Poll(asked))) = (reply.decode::<Poll>(), asked) {
+                session.watches.late(asked.watch, answer.ready);
             }
         }
         Op::Lock => {

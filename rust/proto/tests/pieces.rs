@@ -335,7 +335,7 @@ fn unknown_flag_bits_are_refused() {
         )* };
     }
     check! {
-        OpenFlags Opened LookupFlags SetattrValid AccessMask WriteFlags ReaddirFlags UnlinkFlags
+        OpenFlags Opened PollEvents LookupFlags SetattrValid AccessMask WriteFlags ReaddirFlags UnlinkFlags
         RenameFlags XattrFlags LockFlags CopyFlags ReadFlags AttrFlags
     }
 }

@@ -19,6 +19,8 @@ use common::encode;
 use common::Field;
 use common::Value;
 use qtfs_proto::dirent::Entry;
+use qtfs_proto::event::Event;
+use qtfs_proto::event::Wake;
 use qtfs_proto::for_each_message;
 use qtfs_proto::frame::flag;
 use qtfs_proto::frame::HEADER_LEN;
@@ -50,6 +52,7 @@ fn lines() -> Vec<String> {
     ];
     headers(&mut lines);
     messages(&mut lines);
+    events(&mut lines);
     dirents(&mut lines);
     flags(&mut lines);
     lines
@@ -106,6 +109,12 @@ fn messages(lines: &mut Vec<String>) {
     for_each_message!(message);
 }
 
+fn events(lines: &mut Vec<String>) {
+    let wake = Wake::sample(&mut 0);
+    let wake = hex(&encode(&Wake::view(&wake)));
+    lines.push(format!("EVENT {} WAKE {wake}", Event::WAKE));
+}
+
 fn dirents(lines: &mut Vec<String>) {
     let name = Value::Bytes(b"entry".to_vec());
     let attr = Attr::sample(&mut 0);
@@ -137,7 +146,8 @@ fn flags(lines: &mut Vec<String>) {
         OpenFlags {
             READ WRITE APPEND CREATE EXCL TRUNC DIRECTORY NONBLOCK SYNC DSYNC NOATIME TMPFILE EXEC LIST
         }
-        Opened { OPENED CREATED EOF STREAM }
+        Opened { OPENED CREATED EOF STREAM POLL }
+        PollEvents { IN PRI OUT ERR HUP NVAL RDNORM RDBAND WRNORM WRBAND MSG RDHUP }
         LookupFlags { REBIND }
         SetattrValid {
             MODE UID GID SIZE ATIME MTIME ATIME_NOW MTIME_NOW KILL_SUID KILL_SGID KILL_PRIV OPEN
@@ -180,11 +190,14 @@ fn rewrite() {
         let (name, first, bytes) = match words[..] {
             ["HEADER", kind, bytes] => (format!("HEADER-{kind}"), 0, bytes),
             ["ENTRY", kind, bytes] => (format!("ENTRY-{kind}"), 2, bytes),
+            ["EVENT", _, name, bytes] => (format!("EVENT-{name}"), 127, bytes),
             [op, name, _, "request", bytes] => (format!("{name}-request"), number(op) + 2, bytes),
             [op, name, _, "reply", bytes] => (format!("{name}-reply"), number(op) + 127, bytes),
             _ => continue,
         };
-        let seed = [vec![first], unhex(bytes)].concat();
+        // Only events have their number in the input as well.
+        let op = (words[0] == "EVENT").then(|| number(words[1]));
+        let seed = [vec![first], Vec::from_iter(op), unhex(bytes)].concat();
         std::fs::write(format!("{SEEDS}{name}"), seed).expect("seeds can be written");
     }
     let mut frames = vec![1];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! OPEN: finds, makes and opens in one step, and may bring what the client reads first.
+//! OPEN: finds, makes and opens in one step, and may bring what the client reads first. POLL: what
+//! an open file is ready for.
 
 use kernel::{
     prelude::*,
@@ -10,7 +11,9 @@ use qtfs_net::Pages;
 use qtfs_proto::{
     message::{
         Open,
-        OpenReply, //
+        OpenReply,
+        Poll,
+        PollReply, //
     },
     FileId,
     FsClass,
@@ -337,7 +340,8 @@ fn answer(
     let flags = Opened::OPENED
         .with_if(created, Opened::CREATED)
         .with_if(end, Opened::EOF)
-        .with_if(class != FsClass::Regular, Opened::STREAM);
+        .with_if(class != FsClass::Regular, Opened::STREAM)
+        .with_if(open.file().can_poll(), Opened::POLL);
     ctx.reply_with(
         &OpenReply {
             file: id,
@@ -346,6 +350,13 @@ fn answer(
         },
         data,
     )
+}
+
+/// See [`Poll`].
+pub(crate) fn poll(ctx: &mut Context<'_>, r: &Poll) -> Result<Reply> {
+    let file = ctx.file(r.file, false)?;
+    let ready = file.poll(r.watch, r.wake)?;
+    ctx.reply(&PollReply { ready })
 }
 
 /// Whether contents that are made at read time may be made now.

@@ -189,8 +189,13 @@ unsafe extern "C" fn lookup<F: FileSystem>(
 ///
 /// # Safety
 ///
-/// It does nothing, so there is none to ask for.
-unsafe extern "C" fn opened(_: *mut bindings::inode, _: *mut bindings::file) -> c_int {
+/// Called by the VFS with a file of `F` that is being opened.
+unsafe extern "C" fn opened<F: FileSystem>(
+    _: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    // SAFETY: As the VFS says.
+    unsafe { crate::poll::allow::<F>(file) };
     0
 }
 
@@ -281,7 +286,7 @@ unsafe fn finish<F: FileSystem>(
     // SAFETY: By this function's requirements.
     unsafe {
         crate::file::set_open::<F>(file, Some(open));
-        let result = to_result(bindings::finish_open(file, dentry, Some(opened)));
+        let result = to_result(bindings::finish_open(file, dentry, Some(opened::<F>)));
         if result.is_err() && (*file).f_mode & bindings::FMODE_OPENED == 0 {
             if let Some(open) = crate::file::take_open::<F>(file) {
                 F::release(Inode::from_raw((*dentry).d_inode), &open);

@@ -220,6 +220,12 @@ impl File {
         }
     }
 
+    /// Whether it can be waited for; others are always ready.
+    pub fn can_poll(&self) -> bool {
+        // SAFETY: The file is held.
+        unsafe { bindings::qtfs_file_can_poll(self.as_ptr()) }
+    }
+
     /// Reads up to `len` bytes into `pages`; returns how many, which is fewer at the end.
     pub fn read(&self, offset: u64, pages: &Pages, len: usize, how: ReadHow) -> Result<usize> {
         let len = len.min(pages.len()).min(MAX_TRANSFER);

@@ -66,7 +66,8 @@ flags! {
     OpenFlags {
         READ WRITE APPEND CREATE EXCL TRUNC DIRECTORY NONBLOCK SYNC DSYNC NOATIME TMPFILE EXEC LIST
     }
-    Opened { OPENED CREATED EOF STREAM }
+    Opened { OPENED CREATED EOF STREAM POLL }
+    PollEvents { IN PRI OUT ERR HUP NVAL RDNORM RDBAND WRNORM WRBAND MSG RDHUP }
     LookupFlags { REBIND }
     SetattrValid {
         MODE UID GID SIZE ATIME MTIME ATIME_NOW MTIME_NOW KILL_SUID KILL_SGID KILL_PRIV OPEN
@@ -216,6 +217,7 @@ messages! {
     Getflags { target } GetflagsReply { flags }
     Setflags { target flags } SetflagsReply {}
     Syncfs { node } SyncfsReply {}
+    Poll { file watch wake } PollReply { ready }
 }
 
 /// The opcode of a name in any case.

@@ -4,14 +4,15 @@
 //! writing it again gives the same bytes.
 //!
 //! The first byte of an input chooses what the rest is: 0 a header, 1 a stream of frames, 2
-//! directory entries, 3 to 127 the body of the request with that number less 2, from 128 on the body
-//! of the reply to it.
+//! directory entries, 3 to 126 the body of the request with that number less 2, 127 an event, from 128 on
+//! the body of the reply to request number less 127.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use libfuzzer_sys::Corpus;
 use qtfs_proto::dirent::entries;
+use qtfs_proto::event::Event;
 use qtfs_proto::for_each_message;
 use qtfs_proto::frame::HEADER_LEN;
 use qtfs_proto::message::*;
@@ -25,7 +26,8 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         0 => header(bytes),
         1 => frames(bytes),
         2 => directory(bytes),
-        3..=127 => body(what - 2, false, bytes),
+        127 => event(bytes),
+        3..=126 => body(what - 2, false, bytes),
         128.. => body(what - 127, true, bytes),
     }
     Corpus::Keep
@@ -89,6 +91,17 @@ fn directory(bytes: &[u8]) {
         rest.is_empty(),
         "entries end with the data or with an error"
     );
+}
+
+/// An event: its number and its body.
+fn event(bytes: &[u8]) {
+    let Some((&op, bytes)) = bytes.split_first() else {
+        return;
+    };
+    match Event::decode(op, bytes) {
+        Ok(Event::Wake(wake)) => same(&wake, bytes),
+        Err(_) => {}
+    }
 }
 
 fn body(op: u8, reply: bool, bytes: &[u8]) {

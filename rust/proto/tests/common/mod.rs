@@ -177,7 +177,8 @@ macro_rules! flags {
 }
 
 flags! {
-    OpenFlags Opened LookupFlags SetattrValid AccessMask WriteFlags ReaddirFlags UnlinkFlags
+    OpenFlags Opened PollEvents LookupFlags SetattrValid AccessMask WriteFlags ReaddirFlags
+    UnlinkFlags
     RenameFlags XattrFlags LockFlags CopyFlags ReadFlags AttrFlags
 }
 

@@ -5,6 +5,7 @@
 use super::Field;
 use super::Value;
 use proptest::prelude::*;
+use qtfs_proto::event::Wake;
 use qtfs_proto::message::*;
 use qtfs_proto::Attr;
 use qtfs_proto::*;
@@ -140,4 +141,8 @@ table! {
     SetflagsReply {}
     Syncfs { node: NodeId }
     SyncfsReply {}
+    Poll { file: FileId, watch: u64, wake: PollEvents }
+    PollReply { ready: PollEvents }
+
+    Wake { watch: u64, events: PollEvents }
 }

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Waiting for open files of ours, as `poll(2)`, `select(2)` and `epoll(7)` do.
+//!
+//! C header: [`include/linux/poll.h`](srctree/include/linux/poll.h)
+
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
+use qtfs_proto::PollEvents;
+
+use crate::{
+    bindings,
+    file::File,
+    fs::FileSystem, //
+};
+
+/// Whoever waits for an open file to be ready. Part of what the open file keeps, which lives as
+/// long as anybody can wait.
+#[pin_data]
+pub struct PollQueue {
+    #[pin]
+    head: Opaque<bindings::wait_queue_head_t>,
+}
+
+// SAFETY: A wait queue has a lock of its own.
+unsafe impl Send for PollQueue {}
+// SAFETY: As above.
+unsafe impl Sync for PollQueue {}
+
+impl PollQueue {
+    /// Nobody waits.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            head <- Opaque::ffi_init(|head: *mut bindings::wait_queue_head_t| {
+                // SAFETY: The place is ours, and pinned.
+                unsafe { bindings::qtfs_poll_init(head) }
+            }),
+        })
+    }
+
+    /// Wakes who waits for any of `events`, or whoever waits when there are none. They look again.
+    pub fn wake(&self, events: PollEvents) {
+        // SAFETY: The queue is initialised and pinned.
+        unsafe { bindings::qtfs_poll_wake(self.head.get(), events.bits()) };
+    }
+}
+
+/// `poll` of [`bindings::file_operations`].
+///
+/// # Safety
+///
+/// Called by the VFS with an open file of `F`, and null or a table that is valid during the call.
+pub(crate) unsafe extern "C" fn poll<F: FileSystem>(
+    file: *mut bindings::file,
+    table: *mut bindings::poll_table_struct,
+) -> bindings::__poll_t {
+    // SAFETY: As the VFS says.
+    let this = unsafe { File::<F>::from_raw(file) };
+    let result = this.open().and_then(|open| {
+        let queue = F::poll_queue(open).ok_or(EIO)?.head.get();
+        // SAFETY: As the VFS says. The queue is part of what the file keeps until `release`, when
+        // nobody waits for it any more.
+        let wake = unsafe {
+            bindings::qtfs_poll_wait(file, queue, table);
+            if bindings::qtfs_poll_has_waiters(queue) {
+                bindings::qtfs_poll_requested(table)
+            } else {
+                0
+            }
+        };
+        F::poll(this, known(wake))
+    });
+    result.unwrap_or(PollEvents::ERR).bits()
+}
+
+/// Those of the kernel's bits that are events; epoll keeps flags of its own among them.
+pub(crate) fn known(bits: u32) -> PollEvents {
+    PollEvents::from_bits(bits & PollEvents::ALL.bits()).unwrap_or(PollEvents::NONE)
+}
+
+/// Lets programs wait for `file` if it has where to wait. `epoll(7)` refuses others, and `poll(2)`
+/// takes them for ready.
+///
+/// # Safety
+///
+/// `file` is an open file of `F` of which nobody else knows yet.
+pub(crate) unsafe fn allow<F: FileSystem>(file: *mut bindings::file) {
+    // SAFETY: By this function's requirements.
+    let open = unsafe { File::<F>::from_raw(file) }.open();
+    if open.is_ok_and(|open| F::poll_queue(open).is_some()) {
+        // SAFETY: By this function's requirements. The functions are of the same module as those
+        // that the file had.
+        unsafe { (*file).f_op = crate::file::pollable::<F>() };
+    }
+}
