@@ -39,6 +39,7 @@ use crate::{
         new_inode,
         S_IFMT, //
     },
+    names::is_mount_root,
     node, own,
     session::{
         request::{
@@ -238,6 +239,7 @@ pub(crate) fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
         }
         let found = file.dentry().learn(
             entry.name.bytes(),
+            is_mount_root(&attr),
             |inode: &Inode<Qtfs>| {
                 inode.node().identity() == key(&attr) && inode.kind() == attr.mode & S_IFMT
             },

@@ -37,10 +37,7 @@ use qtfs_vfs::{
         kind,
         open_flags, //
     },
-    fs::{
-        AtomicOpen,
-        Found, //
-    },
+    fs::AtomicOpen,
     inode::{
         Inode,
         InodeRef, //
@@ -63,7 +60,7 @@ use crate::{
         Mount,
         S_IFMT, //
     },
-    node, own,
+    names, node, own,
     place::{
         self,
         Place, //
@@ -452,10 +449,8 @@ pub(crate) fn atomic_open(
     mode: u32,
     file: &File<Qtfs>,
 ) -> Result<AtomicOpen<Qtfs>> {
-    match own::lookup(dir, bytes)? {
-        Some(Found::Inode(inode)) => return Ok(AtomicOpen::Found(inode)),
-        Some(Found::Private(inode)) => return Ok(AtomicOpen::Private(inode)),
-        Some(Found::Unknown) | None => {}
+    if let Some(found) = own::lookup(dir, bytes)? {
+        return Ok(AtomicOpen::Found(found));
     }
     let mount = dir.mount();
     let (name, umask) = (place::name(bytes)?, umask());
@@ -502,8 +497,16 @@ pub(crate) fn atomic_open(
             open.close(mount);
         }
     })?;
+    let open = match open {
+        // The kernel does not ask whether the caller may cross mount points once a file is open.
+        Some(open) if names::is_mount_root(&reply.attr) => {
+            open.close(mount);
+            None
+        }
+        open => open,
+    };
     let Some(open) = open else {
-        return Ok(AtomicOpen::Found(inode));
+        return Ok(AtomicOpen::Found(names::found(inode, &reply.attr)));
     };
     begin(&inode, &open)?;
     file.allow_direct();

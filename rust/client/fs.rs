@@ -170,9 +170,10 @@ impl FileSystem for Qtfs {
         dir: &Inode<Self>,
         name: &[u8],
         child: Option<&Inode<Self>>,
+        mounted: bool,
         flags: LookupFlags,
     ) -> Result<bool> {
-        names::revalidate(dir, name, child, flags)
+        names::revalidate(dir, name, child, mounted, flags)
     }
 
     fn lookup(dir: &Inode<Self>, name: &[u8], flags: LookupFlags) -> Result<Found<Self>> {

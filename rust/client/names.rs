@@ -22,6 +22,7 @@ use qtfs_proto::{
         Unlink, //
     },
     Attr,
+    AttrFlags,
     LookupFlags,
     Path,
     RenameFlags,
@@ -119,12 +120,15 @@ pub(crate) fn revalidate(
     dir: &Inode<Qtfs>,
     name: &[u8],
     child: Option<&Inode<Qtfs>>,
+    mounted: bool,
     why: Why,
 ) -> Result<bool> {
     if let Some(valid) = own::revalidate(dir, name, child) {
         return Ok(valid);
     }
-    if is_decided_later(child, why) {
+    // Whether HOST has mounted something there decides at once where a look-up ends that is not to
+    // cross mount points.
+    if !why.no_xdev() && is_decided_later(child, why) {
         return Ok(true);
     }
     // A negative entry is dropped, which costs nothing; the look-up that follows asks.
@@ -136,7 +140,8 @@ pub(crate) fn revalidate(
         Err(e) if e == ENOENT || e == ENOTDIR => return Ok(false),
         other => other?,
     };
-    if key(&attr) != child.node().identity() || attr.mode & S_IFMT != child.kind() {
+    let is_it = key(&attr) == child.node().identity() && attr.mode & S_IFMT == child.kind();
+    if !is_it || is_mount_root(&attr) != mounted {
         let session = &dir.mount().session;
         session
             .releases
@@ -158,7 +163,20 @@ pub(crate) fn lookup(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<Found<Q
     let (attr, asked) = ask(dir, name, why)?;
     let inode = dir.mount().inode(dir, &attr, asked)?;
     note_fresh(&inode, why);
-    Ok(Found::Inode(inode))
+    Ok(found(inode, &attr))
+}
+
+/// Whether HOST has mounted something there.
+pub(crate) fn is_mount_root(attr: &Attr) -> bool {
+    attr.flags.has(AttrFlags::MOUNT_ROOT)
+}
+
+/// What a look-up found that was told of by `attr`.
+pub(crate) fn found(inode: InodeRef<Qtfs>, attr: &Attr) -> Found<Qtfs> {
+    match is_mount_root(attr) {
+        true => Found::MountRoot(inode),
+        false => Found::Inode(inode),
+    }
 }
 
 /// The reply to a request that makes something.

@@ -184,8 +184,10 @@ impl Context<'_> {
         if class != FsClass::Regular {
             flags = flags.with(AttrFlags::STREAM);
         }
+        let mut attributes = stat.attributes();
         if path.is_mount_root() {
             flags = flags.with(AttrFlags::MOUNT_ROOT);
+            attributes |= Stat::MOUNT_ROOT;
         }
         if path.is_magic_link() {
             flags = flags.with(AttrFlags::MAGIC_LINK);
@@ -218,8 +220,8 @@ impl Context<'_> {
             blksize: stat.blksize(),
             size: stat.size(),
             blocks: stat.blocks(),
-            attributes: stat.attributes(),
-            attributes_mask: stat.attributes_mask(),
+            attributes,
+            attributes_mask: stat.attributes_mask() | Stat::MOUNT_ROOT,
             atime: time(stat.atime()),
             mtime: time(stat.mtime()),
             ctime: time(stat.ctime()),

@@ -47,6 +47,8 @@ bool qtfs_d_in_lookup(const struct dentry *dentry);
 void qtfs_d_lookup_done(struct dentry *dentry);
 bool qtfs_d_unhashed(const struct dentry *dentry);
 struct dentry *qtfs_dget(struct dentry *dentry);
+bool qtfs_d_is_mount_root(const struct dentry *dentry);
+void qtfs_d_set_mount_root(struct dentry *dentry, bool mount_root);
 
 /* Files and directories that are being read. */
 struct inode *qtfs_file_inode(const struct file *file);

@@ -84,6 +84,11 @@ impl LookupFlags {
         self.has(bindings::LOOKUP_EXCL)
     }
 
+    /// The look-up is not to cross mount points (`openat2(RESOLVE_NO_XDEV)`).
+    pub const fn no_xdev(self) -> bool {
+        self.has(bindings::LOOKUP_NO_XDEV)
+    }
+
     /// The name is about to be renamed over.
     pub const fn rename_target(self) -> bool {
         self.has(bindings::LOOKUP_RENAME_TARGET)
@@ -147,6 +152,12 @@ impl<F: FileSystem> Dentry<F> {
         Some(result)
     }
 
+    /// Whether it was found as [`crate::fs::Found::MountRoot`].
+    fn is_mount_root(&self) -> bool {
+        // SAFETY: The dentry is alive.
+        unsafe { bindings::qtfs_d_is_mount_root(self.as_raw()) }
+    }
+
     /// The path below the root of the file system, without a leading slash, as long as `buf`
     /// can take it.
     ///
@@ -187,6 +198,7 @@ impl<F: FileSystem> Ops<F> {
     const TABLE: &'static Table<bindings::dentry_operations> = &Table({
         let mut ops: bindings::dentry_operations = pin_init::zeroed();
         ops.d_revalidate = Some(d_revalidate::<F>);
+        ops.d_manage = Some(d_manage);
         ops
     });
 }
@@ -213,6 +225,7 @@ unsafe extern "C" fn d_revalidate<F: FileSystem>(
                 Inode::from_raw(dir),
                 bytes(name),
                 child.map(|inode| Inode::from_raw(inode.as_ptr())),
+                Dentry::<F>::from_raw(dentry).is_mount_root(),
                 LookupFlags::new(flags),
             )?
         };
@@ -220,12 +233,46 @@ unsafe extern "C" fn d_revalidate<F: FileSystem>(
     })
 }
 
+/// Ties an inode to the entry of its name, which may be `mounted` as [`crate::fs::Found::MountRoot`]
+/// says. Returns the entry in its place, an error, or null if that is the one.
+///
+/// # Safety
+///
+/// `dentry` is a negative entry of `F` that is being looked up.
+pub(crate) unsafe fn splice<F: FileSystem>(
+    dentry: *mut bindings::dentry,
+    inode: InodeRef<F>,
+    mounted: bool,
+) -> *mut bindings::dentry {
+    // SAFETY: By this function's requirements. Nobody finds the entry before it is marked; one in
+    // its place, which was known before by another name, is held by the result.
+    unsafe {
+        bindings::qtfs_d_set_mount_root(dentry, mounted);
+        let other = bindings::d_splice_alias(inode.into_raw(), dentry);
+        if check(other).is_ok_and(|other| !other.is_null()) {
+            bindings::qtfs_d_set_mount_root(other, mounted);
+        }
+        other
+    }
+}
+
+/// Lets everybody go through: the kernel itself stops those who are not to cross mount points.
+///
+/// # Safety
+///
+/// It does nothing, so there is none to ask for.
+unsafe extern "C" fn d_manage(_: *const bindings::path, _: bool) -> c_int {
+    0
+}
+
 impl<F: FileSystem> Dentry<F> {
     /// Makes the kernel know that `name` in this directory leads to what `get` gives, as a
-    /// listing told. An entry that leads to something else is dropped.
+    /// listing told, `mounted` as [`crate::fs::Found::MountRoot`]. An entry that leads to something
+    /// else is dropped.
     pub fn learn(
         &self,
         name: &[u8],
+        mounted: bool,
         is_it: impl Fn(&Inode<F>) -> bool,
         get: impl FnOnce() -> Result<InodeRef<F>>,
     ) -> Result<InodeRef<F>> {
@@ -253,7 +300,7 @@ impl<F: FileSystem> Dentry<F> {
                 let inode = known
                     .inode()
                     .ok()
-                    .filter(|i| is_it(i))
+                    .filter(|i| is_it(i) && known.is_mount_root() == mounted)
                     .and_then(Inode::grab);
                 // SAFETY: As above.
                 unsafe {
@@ -270,7 +317,7 @@ impl<F: FileSystem> Dentry<F> {
             let result = get().and_then(|inode| {
                 let keep = inode.grab().ok_or(ESTALE)?;
                 // SAFETY: The entry is being looked up by us; the reference goes to it.
-                let alias = check(unsafe { bindings::d_splice_alias(inode.into_raw(), entry) })?;
+                let alias = check(unsafe { splice(entry, inode, mounted) })?;
                 if !alias.is_null() {
                     // SAFETY: The call gave us a reference.
                     unsafe { bindings::dput(alias) };

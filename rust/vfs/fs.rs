@@ -53,6 +53,9 @@ use qtfs_proto::PollEvents;
 pub enum Found<F: FileSystem> {
     /// The name leads to this inode.
     Inode(InodeRef<F>),
+    /// As `Inode`, and another file system begins there as far as programs can tell: system calls
+    /// that are not to leave this one (`openat2(RESOLVE_NO_XDEV)`) end at it.
+    MountRoot(InodeRef<F>),
     /// The name leads to this inode, which is no directory, for the caller alone: nobody else is
     /// to find it in the kernel's cache.
     Private(InodeRef<F>),
@@ -72,9 +75,7 @@ pub enum AtomicOpen<F: FileSystem> {
         created: bool,
     },
     /// The name was found, the caller goes on with it.
-    Found(InodeRef<F>),
-    /// As [`Found::Private`].
-    Private(InodeRef<F>),
+    Found(Found<F>),
 }
 
 /// A file system.
@@ -125,12 +126,14 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// An inode leaves memory. Called from reclaim: may not wait for the network.
     fn evict(inode: &Inode<Self>);
 
-    /// Whether a directory entry still leads to its inode. Fails with [`ECHILD`] when that cannot
+    /// Whether a directory entry still leads to its inode, and is `mounted` as
+    /// [`Found::MountRoot`]. Fails with [`ECHILD`] when that cannot
     /// be said without sleeping and `flags` forbid it; `dir` and `name` are the stable ones.
     fn revalidate(
         dir: &Inode<Self>,
         name: &[u8],
         child: Option<&Inode<Self>>,
+        mounted: bool,
         flags: LookupFlags,
     ) -> Result<bool>;
     /// Finds a name.

@@ -145,19 +145,35 @@ unsafe fn instantiate<F: FileSystem>(
     })
 }
 
-/// Ties an inode to an entry that stays without a place in the hash, so that each look-up of the
-/// name makes its own.
+/// Ties what was found to the entry of its name. Returns the entry in its place, or null if that is
+/// the one.
 ///
 /// # Safety
 ///
-/// `dentry` is a negative entry of `F` that is not in the hash, and the inode is no directory.
-unsafe fn instantiate_private<F: FileSystem>(dentry: *mut bindings::dentry, inode: InodeRef<F>) {
-    // SAFETY: By this function's requirements. Whoever waits for the look-up of the name begins
-    // their own. The reference goes to the entry.
-    unsafe {
-        bindings::qtfs_d_lookup_done(dentry);
-        bindings::d_instantiate(dentry, inode.into_raw());
-    }
+/// `dentry` is a negative entry of `F` that is being looked up.
+unsafe fn tie<F: FileSystem>(
+    dentry: *mut bindings::dentry,
+    found: Found<F>,
+) -> *mut bindings::dentry {
+    let (inode, mounted) = match found {
+        Found::Inode(inode) => (inode, false),
+        Found::MountRoot(inode) => (inode, true),
+        Found::Private(inode) => {
+            // The entry stays without a place in the hash, so that each look-up of the name makes
+            // its own.
+            // SAFETY: By this function's requirements. Whoever waits for the look-up of the name
+            // begins their own. The reference goes to the entry.
+            unsafe {
+                bindings::qtfs_d_lookup_done(dentry);
+                bindings::d_instantiate(dentry, inode.into_raw());
+            }
+            return ptr::null_mut();
+        }
+        // As above: the name is asked for each time.
+        Found::Unknown => return ptr::null_mut(),
+    };
+    // SAFETY: By this function's requirements; the reference goes to the entry.
+    unsafe { crate::dentry::splice(dentry, inode, mounted) }
 }
 
 /// # Safety
@@ -171,15 +187,8 @@ unsafe extern "C" fn lookup<F: FileSystem>(
     // SAFETY: As the VFS says; the name of an entry that is looked up does not change.
     let found = unsafe { F::lookup(Inode::from_raw(dir), name(dentry), LookupFlags::new(flags)) };
     match found {
-        // SAFETY: As the VFS says; the reference goes to the entry.
-        Ok(Found::Inode(inode)) => unsafe { bindings::d_splice_alias(inode.into_raw(), dentry) },
-        Ok(Found::Private(inode)) => {
-            // SAFETY: As the VFS says: the entry is negative, and not in the hash yet.
-            unsafe { instantiate_private::<F>(dentry, inode) };
-            ptr::null_mut()
-        }
-        // The entry stays without a place in the hash: its name is asked for each time.
-        Ok(Found::Unknown) => ptr::null_mut(),
+        // SAFETY: As the VFS says: the entry is negative, and not in the hash yet.
+        Ok(found) => unsafe { tie(dentry, found) },
         Err(e) if e == ENOENT => ptr::null_mut(),
         Err(e) => e.to_ptr(),
     }
@@ -222,19 +231,13 @@ unsafe extern "C" fn atomic_open<F: FileSystem>(
             )?
         };
         match result {
-            AtomicOpen::Found(inode) => {
-                // SAFETY: As the VFS says; both calls take over what they are given.
-                to_result(unsafe {
-                    let alias = instantiate::<F>(dentry, inode)?;
-                    bindings::finish_no_open(file, alias)
-                })?;
-            }
-            AtomicOpen::Private(inode) => {
+            AtomicOpen::Found(found) => {
                 // SAFETY: As the VFS says; an entry that was found in the hash is taken out of it.
+                // The calls take over what they are given.
                 to_result(unsafe {
                     bindings::d_drop(dentry);
-                    instantiate_private::<F>(dentry, inode);
-                    bindings::finish_no_open(file, ptr::null_mut())
+                    let alias = super::check(tie(dentry, found))?;
+                    bindings::finish_no_open(file, alias)
                 })?;
             }
             AtomicOpen::Opened {

@@ -115,6 +115,9 @@ impl Stat {
         self.0.attributes & !(bindings::STATX_ATTR_CHANGE_MONOTONIC as u64)
     }
 
+    /// Of `STATX_ATTR_*`, what the VFS says of the root of a mount.
+    pub const MOUNT_ROOT: u64 = bindings::STATX_ATTR_MOUNT_ROOT as u64;
+
     /// `STATX_ATTR_*` that the file system knows.
     pub fn attributes_mask(&self) -> u64 {
         self.0.attributes_mask

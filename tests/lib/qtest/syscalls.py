@@ -56,6 +56,18 @@ def link_fd(fd, name):
     _call(libc.linkat(AT_FDCWD, f"/proc/self/fd/{fd}".encode(), AT_FDCWD, os.fsencode(name), AT_SYMLINK_FOLLOW), name)
 
 
+RESOLVE_NO_XDEV = 0x01
+
+
+def openat2(path, flags, resolve=0, directory=AT_FDCWD):
+    """openat2(2); returns the descriptor."""
+    how = struct.pack("<QQQ", flags, 0, resolve)
+    # There is no wrapper in libc.
+    fd = libc.syscall(437, directory, os.fsencode(path), how, len(how))
+    _call(fd, path)
+    return fd
+
+
 def syncfs(fd):
     """syncfs(2)."""
     _call(libc.syncfs(fd))
@@ -94,6 +106,7 @@ def set_inode_flags(path, flags):
 STATX_BASIC = 0x7FF
 STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
+STATX_ATTR_MOUNT_ROOT = 0x2000
 
 
 class Statx:
