@@ -5,7 +5,10 @@
 use kernel::{
     prelude::*,
     seq_file::SeqFile,
-    str::CStr,
+    str::{
+        CStr,
+        CString, //
+    },
     sync::Arc, //
 };
 use qtfs_net::Pages;
@@ -74,6 +77,7 @@ use crate::{
     own,
     poll,
     space,
+    stats,
     xattr, //
 };
 
@@ -128,6 +132,15 @@ impl FileSystem for Qtfs {
 
     fn show_stats(mount: &Mount, seq: &SeqFile) {
         mount.session.stats.show(seq, mount.session.in_flight());
+    }
+
+    const COUNTERS: &'static [&'static CStr] = stats::FILES;
+
+    fn counter(mount: &Mount, number: usize) -> Result<CString> {
+        let session = &mount.session;
+        session
+            .stats
+            .file(number, &session.config, session.in_flight())
     }
 
     fn statfs(dentry: &Dentry<Self>) -> Result<Statfs> {

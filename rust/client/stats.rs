@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of one mount, shown in `/proc/self/mountstats`.
+//! Counters of one mount, shown in `/proc/self/mountstats` and, as sums, in sysfs.
 
 use core::sync::atomic::{
     AtomicU64,
@@ -9,9 +9,15 @@ use core::sync::atomic::{
 use kernel::{
     prelude::*,
     seq_file::SeqFile,
-    seq_print, //
+    seq_print,
+    str::CString, //
 };
 use qtfs_proto::Op;
+
+use crate::{
+    options::Text,
+    session::Config, //
+};
 
 /// Number of times that are told apart, each twice as long as the one before: the first is below
 /// 2 µs, the last one that has an end below 2^26 µs, which is 67 s, and the last has none.
@@ -43,6 +49,20 @@ pub(crate) struct Stats {
     operations: KVVec<Counters>,
     reconnects: AtomicU64,
 }
+
+/// The files of a mount in sysfs, see [`Stats::file`].
+pub(crate) const FILES: &[&CStr] = &[
+    c"server",
+    c"path",
+    c"in_flight",
+    c"reconnects",
+    c"requests",
+    c"waits",
+    c"retransmits",
+    c"bytes_sent",
+    c"bytes_received",
+    c"errors",
+];
 
 fn add(counter: &AtomicU64, value: u64) {
     counter.fetch_add(value, Ordering::Relaxed);
@@ -116,6 +136,28 @@ impl Stats {
     /// A lane lost its connection.
     pub(crate) fn reconnected(&self) {
         add(&self.reconnects, 1);
+    }
+
+    /// What the file with a number in [`FILES`] says. Counters are sums over all operations.
+    pub(crate) fn file(&self, number: usize, config: &Config, in_flight: usize) -> Result<CString> {
+        let sum = |counter: fn(&Counters) -> &AtomicU64| {
+            let each = |c| counter(c).load(Ordering::Relaxed);
+            self.operations.iter().map(each).sum::<u64>()
+        };
+        let value = match number {
+            0 => return CString::try_from_fmt(fmt!("{}\n", config.server)),
+            1 => return CString::try_from_fmt(fmt!("{}\n", Text(&config.path))),
+            2 => in_flight as u64,
+            3 => self.reconnects.load(Ordering::Relaxed),
+            4 => sum(|c| &c.requests),
+            5 => sum(|c| &c.waits),
+            6 => sum(|c| &c.retransmits),
+            7 => sum(|c| &c.sent),
+            8 => sum(|c| &c.received),
+            9 => sum(|c| &c.errors),
+            _ => return Err(EINVAL),
+        };
+        CString::try_from_fmt(fmt!("{value}\n"))
     }
 
     /// Shows the counters.

@@ -413,4 +413,5 @@ void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send)
 
 #include "local.c"
 #include "mount.c"
+#include "sysfs.c"
 #include "watch.c"

@@ -12,7 +12,6 @@ use kernel::{
         CStr,
         CString, //
     },
-    sync::Arc, //
 };
 
 use crate::{
@@ -146,7 +145,7 @@ unsafe extern "C" fn fill_super<F: FileSystem>(
         let (mount, root) = F::mount(options, source, &Log(fc))?;
         // SAFETY: The super block is new and ours to fill; `kill_sb` takes the mount back.
         unsafe {
-            (*sb).s_fs_info = Arc::into_raw(mount).cast_mut().cast();
+            sb::keep::<F>(sb, mount)?;
             sb::fill::<F>(sb, root)?;
         }
         Ok(0)

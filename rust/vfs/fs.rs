@@ -10,7 +10,10 @@ use kernel::{
     error::to_result,
     prelude::*,
     seq_file::SeqFile,
-    str::CStr,
+    str::{
+        CStr,
+        CString, //
+    },
     sync::Arc,
     types::Opaque, //
 };
@@ -116,6 +119,10 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     fn show_options(mount: &Self::Mount, seq: &SeqFile);
     /// Shows the counters that `/proc/self/mountstats` has.
     fn show_stats(mount: &Self::Mount, seq: &SeqFile);
+    /// Names of the files of a mount in `/sys/fs/NAME/MAJOR:MINOR`, at most 32.
+    const COUNTERS: &'static [&'static CStr];
+    /// What the file with a number in [`FileSystem::COUNTERS`] says: less than a page.
+    fn counter(mount: &Self::Mount, number: usize) -> Result<CString>;
     /// Numbers for `statfs(2)`.
     fn statfs(dentry: &Dentry<Self>) -> Result<Statfs>;
     /// Puts everything on stable storage; dirty pages were written before.
@@ -276,6 +283,7 @@ pub struct Registration<F: FileSystem> {
     #[pin]
     kind: Opaque<bindings::file_system_type>,
     cache: crate::inode::Cache<F>,
+    sysfs: crate::sysfs::Top,
 }
 
 // SAFETY: The kernel serialises access to the registered type.
@@ -288,6 +296,7 @@ impl<F: FileSystem> Registration<F> {
     pub fn new(owner: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             cache: crate::inode::Cache::new()?,
+            sysfs: crate::sysfs::Top::new(F::NAME)?,
             kind <- Opaque::try_ffi_init(|place: *mut bindings::file_system_type| {
                 // SAFETY: All bytes zero is the empty type; the place is ours.
                 unsafe {

@@ -16,6 +16,7 @@
 //! - [`xattr`]: extended attributes and ACLs.
 //! - [`lock`]: file locks.
 //! - [`poll`]: waiting for open files.
+//! - `sysfs`: numbers of mounts in `/sys/fs`.
 //! - [`task`]: who calls, and by which system call.
 //! - [`trace`]: tracepoints of the client.
 //!
@@ -36,6 +37,7 @@ pub mod lock;
 pub mod param;
 pub mod poll;
 pub mod sb;
+mod sysfs;
 pub mod task;
 pub mod trace;
 pub mod xattr;

@@ -27,6 +27,7 @@ use crate::{
         Inode,
         NewInode, //
     },
+    sysfs,
     xattr,
     Table, //
 };
@@ -58,13 +59,45 @@ impl<F: FileSystem> Ops<F> {
 }
 
 /// What a super block keeps.
+struct Info<F: FileSystem> {
+    /// Goes before the mount.
+    sysfs: Option<sysfs::Directory<F>>,
+    mount: Arc<F::Mount>,
+}
+
+/// Gives a super block what it keeps.
+///
+/// # Safety
+///
+/// `sb` is new, and ours.
+pub(crate) unsafe fn keep<F: FileSystem>(
+    sb: *mut bindings::super_block,
+    mount: Arc<F::Mount>,
+) -> Result {
+    // SAFETY: The file system is registered as long as there are super blocks of it. The mount is
+    // kept until the directory is gone, see `Info`.
+    let sysfs = unsafe { sysfs::Directory::<F>::new((*sb).s_dev, &mount) };
+    let info = sysfs.and_then(|sysfs| {
+        let info = Info::<F> {
+            sysfs: Some(sysfs),
+            mount: mount.clone(),
+        };
+        Ok(KBox::new(info, GFP_KERNEL)?)
+    });
+    let info = info.inspect_err(|_| F::unmounted(&mount))?;
+    // SAFETY: By this function's requirements; `kill_sb` takes it back.
+    unsafe { (*sb).s_fs_info = KBox::into_raw(info).cast() };
+    Ok(())
+}
+
+/// The mount that a super block keeps.
 ///
 /// # Safety
 ///
 /// `sb` is a super block of `F` that was filled, and it outlives the reference.
 pub(crate) unsafe fn mount<'a, F: FileSystem>(sb: *mut bindings::super_block) -> &'a F::Mount {
-    // SAFETY: `fill_super` left an `Arc` of this type, which `kill_sb` takes back.
-    unsafe { &*(*sb).s_fs_info.cast::<F::Mount>() }
+    // SAFETY: `keep` left a box of this type, which `kill_sb` takes back.
+    unsafe { &(*(*sb).s_fs_info.cast::<Info<F>>()).mount }
 }
 
 /// Fills a new super block and makes its root.
@@ -106,14 +139,18 @@ pub(crate) unsafe fn fill<F: FileSystem>(
 /// Called by the VFS when the last reference to the super block is gone.
 pub(crate) unsafe extern "C" fn kill_sb<F: FileSystem>(sb: *mut bindings::super_block) {
     // SAFETY: The super block stays alive until `kill_anon_super` was called; `s_fs_info` is what
-    // `fill_super` left, or null when it did not come so far.
+    // `keep` left, or null when it did not come so far.
     unsafe {
-        let info = (*sb).s_fs_info.cast::<F::Mount>();
-        bindings::kill_anon_super(sb);
-        if !info.is_null() {
-            let mount = Arc::from_raw(info.cast_const());
-            F::unmounted(&mount);
+        let info = (*sb).s_fs_info.cast::<Info<F>>();
+        if info.is_null() {
+            return bindings::kill_anon_super(sb);
         }
+        // The next mount may get the device number, and with it the name of the directory.
+        let sysfs = (*info).sysfs.take();
+        drop(sysfs);
+        bindings::kill_anon_super(sb);
+        let info = KBox::from_raw(info);
+        F::unmounted(&info.mount);
     }
 }
 

@@ -262,6 +262,32 @@ def kill_connections():
     process.run("ss -K state established sport = :12345", check=False)
 
 
+def numbers(device):
+    """What sysfs has of a mount: a file each."""
+    top = f"/sys/fs/qtfs/{os.major(device)}:{os.minor(device)}"
+    return {name: files.read(f"{top}/{name}").decode().removesuffix("\n") for name in os.listdir(top)}
+
+
+def readable(path):
+    """Whether a file can be read."""
+    return len(files.read(path)) > 0
+
+
+@case("sysfs has the sums of a mount's counters, as long as it is mounted, and anybody may read them", who=[ROOT], needs="qtfs")
+def in_sysfs(t):
+    mount()
+    device = os.stat(TOP).st_dev
+    eq(os.listdir("/sys/fs/qtfs"), [f"{os.major(device)}:{os.minor(device)}"])
+    os.listdir(TOP)
+    eventually(lambda: numbers(device)["in_flight"] == "0", 10, "nothing is on its way")
+    found, told = numbers(device), counters.read(TOP)
+    eq((found.pop("server"), found.pop("path"), found.pop("in_flight"), found.pop("reconnects")), ("10.0.0.1:12345", EXPORT, "0", "0"))
+    eq({name: int(value) for name, value in found.items()}, {name: told.total(name) for name in COLUMNS if name != "total_us"})
+    eq(process.as_user(USER, readable, f"/sys/fs/qtfs/{os.major(device)}:{os.minor(device)}/requests"), True)
+    unmount()
+    eq(os.listdir("/sys/fs/qtfs"), [])
+
+
 @case("tracepoints tell of start, wait and finish of each request, and of reconnects", who=[ROOT], needs="qtfs")
 def tracepoints(t):
     mount()
