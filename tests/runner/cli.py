@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import random
 import signal
 import sys
 import time
@@ -14,15 +15,18 @@ from runner.report import Report
 from runner.session import Session
 from runner.tools import tools
 
-SELFTESTS = machines.TOP / "tests/selftests"
+# Cases that say what qtfs does, and cases that try to break it; these have a short and a full form.
+FOLDERS = [machines.TOP / "tests/selftests", machines.TOP / "tests/torture"]
+TORTURE = FOLDERS[1]
 
 USAGE = """\
 Runs the tests of qtfs and prints KTAP; the last line is `N passed, N failed`.
 
 Without FILE everything runs: build, lint, cargo tests, the tests of the lab,
-and all files of tests/selftests in two virtual machines. FILE is one of them
-(`costs`, `costs.py` or its path), or one of the phases build, lint, cargo,
-tools."""
+and all files of tests/selftests and tests/torture in two virtual machines. FILE
+is one of them (`costs`, `costs.py` or its path), or one of the phases build,
+lint, cargo, tools. What is in tests/torture runs in a short form; with --torture
+it runs in full, which takes hours, and nothing else does."""
 
 # What is tested once both machines are up, before the selftests.
 WITH_LAB = {"tools": tools}
@@ -37,25 +41,34 @@ def options_of(arguments):
     parser.add_argument("--keep", action="store_true", help="leave the machines up")
     parser.add_argument("--lab", metavar="NAME", help="use the lab of this name; one that is up stays up")
     parser.add_argument("--no-build", action="store_true", help="take what was built before")
-    parser.add_argument("--limit", type=int, metavar="SECONDS", default=3000, help="for the whole run (default %(default)s)")
+    parser.add_argument("--torture", action="store_true", help="the files of tests/torture, in full")
+    parser.add_argument("--seed", type=int, help="of random tests (default: 1, with --torture a new one)")
+    parser.add_argument("--limit", type=int, metavar="SECONDS", help="for the whole run (default 3000, with --torture 36000)")
     parser.add_argument("--list", action="store_true", help="print the selftest files and end")
     parser.add_argument("files", nargs="*", metavar="FILE")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.limit is None:
+        options.limit = 36000 if options.torture else 3000
+    if options.seed is None:
+        options.seed = random.randrange(1, 1 << 31) if options.torture else 1
+    return options
 
 
 def choose(options):
     """The phases and selftest files to run."""
-    everything = sorted(SELFTESTS.glob("*.py"))
+    everything = [file for folder in FOLDERS for file in sorted(folder.glob("*.py"))]
     every_phase = [*phases.PHASES, *WITH_LAB]
+    if options.torture and not options.files:
+        return ["build"], sorted(TORTURE.glob("*.py"))
     if not options.files:
         return every_phase if not options.k else ["build"], everything
     chosen_phases, chosen = [], []
     for name in options.files:
-        stem = Path(name).stem
+        files = [file for file in everything if file.stem == Path(name).stem]
         if name in every_phase:
             chosen_phases.append(name)
-        elif (SELFTESTS / f"{stem}.py").exists():
-            chosen.append(SELFTESTS / f"{stem}.py")
+        elif files:
+            chosen.extend(files)
         else:
             known = ", ".join([*every_phase, *(file.stem for file in everything)])
             sys.exit(f"tests/run: there is no test {name}. There are: {known}")

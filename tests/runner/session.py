@@ -84,6 +84,9 @@ class Session:
         begin = time.monotonic()
         self.lab.call("mark", check=False)
         words = ["-m", "qtest.main", "--runner", "--fs", self.options.fs]
+        words += ["--seed", str(self.options.seed)]
+        if self.options.torture:
+            words += ["--full"]
         if self.options.k:
             words += ["-k", self.options.k]
         seen = f"{machines.SEEN}/{file.resolve().relative_to(machines.TOP)}"

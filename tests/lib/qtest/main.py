@@ -65,7 +65,7 @@ class Runner:
                 self.tell("start", 60, "bringing the file system up")
                 ready = self.prepare_file(module)
             if ready:
-                self.tell("start", one.limit, label)
+                self.tell("start", self.limit(one), label)
                 self.run_case(one, who, label)
                 if self.unkillable:
                     return self.failed
@@ -120,21 +120,26 @@ class Runner:
 
     # --- One case. ---
 
+    def limit(self, one):
+        """After how many seconds a case counts as hung."""
+        return one.full if self.options.full and one.full else one.limit
+
     def run_case(self, one, who, label):
         """Runs it in a child and judges the outcome."""
         begin = time.monotonic()
         name = f"{self.subject}/{self.number}"
-        test = registry.Test(self.fs, name, who)
+        test = registry.Test(self.fs, name, who, self.options)
         problems, skipped, child = [], None, None
         try:
             kernellog.note(f"qtest: {self.subject}: {label}")
             host.call("qtest.main", "host_begin", f"{self.subject}: {label}",
                       None if self.manual else test.host_dir, who.uid, who.gid)
             child = process.spawn(self.body, one, test, who)
-            if child.finished(one.limit):
+            limit = self.limit(one)
+            if child.finished(limit):
                 child.result(1)
             else:
-                problems.append(f"did not end within {one.limit} s")
+                problems.append(f"did not end within {limit} s")
                 problems.append(self.hang_report(child))
         except Skip as reason:
             skipped = str(reason)
@@ -179,7 +184,7 @@ class Runner:
     def locals_of(error):
         """The variables of the test function where it failed."""
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
-                  if frame.f_code.co_filename.rpartition("/")[0].endswith("selftests")]
+                  if frame.f_code.co_filename.rpartition("/")[0].endswith(("selftests", "torture"))]
         if not frames:
             return ""
         lines = [f"    {name} = {repr(value)[:200]}" for name, value in frames[-1].f_locals.items() if name != "t"]
@@ -286,6 +291,8 @@ def main():
     parser.add_argument("--fs", choices=sorted(filesystems.KINDS), default="qtfs")
     parser.add_argument("--mnt", default="/mnt/qtest")
     parser.add_argument("--export", default="/data/export")
+    parser.add_argument("--full", action="store_true", help="the full form of cases that have one")
+    parser.add_argument("--seed", type=int, default=1, help="of random cases")
     parser.add_argument("--runner", action="store_true", help="a runner answers on stdin")
     parser.add_argument("-k", metavar="PATTERN", help="only cases whose name matches")
     parser.add_argument("file")

@@ -191,7 +191,7 @@ def spawn(function, *args, who=None):
 def story(error):
     """An exception for people: the way through the test file, and what went wrong there."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "/selftests/" in frame.filename] or frames
+    own = [frame for frame in frames if "/tests/selftests/" in frame.filename or "/tests/torture/" in frame.filename] or frames
     lines = [f"{os.path.basename(frame.filename)}:{frame.lineno}: {frame.line}" for frame in own]
     lines.append("".join(traceback.format_exception_only(error)).rstrip())
     if error.__cause__ is not None:

@@ -21,26 +21,29 @@ cases = []
 class Case:
     """One sentence, its function and what it needs."""
 
-    def __init__(self, name, function, who, limit, needs, loses):
+    def __init__(self, name, function, who, limit, full, needs, loses):
         self.name = name
         self.function = function
         self.who = who
         self.limit = limit
+        self.full = full
         self.needs = needs
         self.loses = loses
 
 
-def case(name, who=EVERYBODY, limit=60, needs=(), loses=False):
+def case(name, who=EVERYBODY, limit=60, full=None, needs=(), loses=False):
     """Registers a function as a case.
 
     who    the identities that it runs as
     limit  after how many seconds it counts as hung
+    full   the same for its full form, if it has one
     needs  "qtfs" (this file system only), "two" (two machines), "lab" (drives the link or power),
            "posix" (what NFS can't do, for the sake of the comparison)
     loses  whether qtfs may say in the log that data or an answer is lost
     """
     def register(function):
-        cases.append(Case(name, function, tuple(who), limit, {needs} if isinstance(needs, str) else set(needs), loses))
+        needed = {needs} if isinstance(needs, str) else set(needs)
+        cases.append(Case(name, function, tuple(who), limit, full, needed, loses))
         return function
     return register
 
@@ -48,10 +51,22 @@ def case(name, who=EVERYBODY, limit=60, needs=(), loses=False):
 class Test:
     """What a case is given."""
 
-    def __init__(self, filesystem, name, who):
+    def __init__(self, filesystem, name, who, options):
         self.fs = filesystem
         self.who = who
         self.name = name
+        self.full = options.full
+        self.first_seed = options.seed
+
+    def amount(self, short, full):
+        """How much of something: less in the short form of a case."""
+        return full if self.full else short
+
+    def seed(self, number=0):
+        """A seed for a random case, or one of several; it is printed, so that the case can be repeated."""
+        seed = self.first_seed + number
+        self.note(f"seed {seed}; to repeat it: --seed {seed}")
+        return seed
 
     @property
     def dir(self):

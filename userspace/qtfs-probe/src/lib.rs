@@ -13,6 +13,7 @@
 //! - [`script`]: the language that [`script::HELP`] describes.
 //! - [`hostile`]: clients that do not keep the rules, and whether the server survives them.
 //! - [`load`]: clients that want much at once.
+//! - [`mangle`]: a relay that changes what a client and a server say.
 //! - [`files`]: look at exported files as with `ls`, `stat` and `cat`.
 
 pub mod args;
@@ -20,6 +21,7 @@ pub mod conn;
 pub mod files;
 pub mod hostile;
 pub mod load;
+pub mod mangle;
 pub mod script;
 pub mod session;
 pub mod table;

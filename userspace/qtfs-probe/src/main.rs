@@ -11,9 +11,13 @@ use qtfs_probe::conn::Server;
 use qtfs_probe::files;
 use qtfs_probe::hostile;
 use qtfs_probe::load;
+use qtfs_probe::mangle;
+use qtfs_probe::mangle::Mangle;
+use qtfs_probe::mangle::Side;
 use qtfs_probe::script;
 use qtfs_probe::script::Script;
 use qtfs_probe::table;
+use qtfs_proto::Op;
 use std::io::Read;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
@@ -169,6 +173,27 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seconds: u64,
     },
+    /// Stand between clients and the server and change what they say; prints each changed frame
+    Mangle {
+        /// Where clients connect to
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12300")]
+        listen: String,
+        /// Whose frames
+        #[arg(long, value_enum, default_value_t = Side::Server)]
+        side: Side,
+        /// One of so many, by chance
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        every: usize,
+        /// The same seed makes the same choices
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Only this message
+        #[arg(long)]
+        op: Option<String>,
+        /// The first frames of each connection stay as they are
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        skip: u64,
+    },
     /// Whether a new client is served
     Alive,
 }
@@ -182,6 +207,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A message by its name.
+fn message(name: &str) -> Result<Op> {
+    table::op(name).with_context(|| format!("no message is called {name}"))
 }
 
 fn run(args: Args) -> Result<()> {
@@ -225,12 +255,7 @@ fn run(args: Args) -> Result<()> {
         Command::Read { export, path } => files::read(server, &export, &path),
         Command::Garbage { seed, count } => hostile::garbage(server, seed, count),
         Command::Truncated { op, step } => {
-            let only = match op {
-                Some(name) => {
-                    Some(table::op(&name).with_context(|| format!("no message is called {name}"))?)
-                }
-                None => None,
-            };
+            let only = op.map(|name| message(&name)).transpose()?;
             hostile::truncated(server, only, step)
         }
         Command::Oversized => hostile::oversized(server),
@@ -264,6 +289,24 @@ fn run(args: Args) -> Result<()> {
             hello,
             seconds,
         } => load::hold(server, count, hello, Duration::from_secs(seconds)),
+        Command::Mangle {
+            listen,
+            side,
+            every,
+            seed,
+            op,
+            skip,
+        } => mangle::mangle(
+            server,
+            &Mangle {
+                listen,
+                side,
+                every,
+                seed,
+                op: op.map(|name| message(&name)).transpose()?,
+                skip,
+            },
+        ),
         Command::Alive => hostile::alive(server),
     }
 }
