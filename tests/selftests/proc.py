@@ -6,40 +6,20 @@ import re
 import threading
 from errno import EACCES, EBUSY, EFBIG, EINVAL, ENOENT, EOPNOTSUPP, EREMOTE, EROFS, ESRCH
 
-from qtest import ROOT, case, counters, eq, eventually, fails, files, filesystems, host, run, server, spawn, true, within
+from qtest import ROOT, case, eq, eventually, fails, files, filesystems, host, kernelfs, run, server, spawn, true, within
+from qtest.kernelfs import EXPORTS, LOCAL, PROC, SYS, Waits, mount_both
 
 # The cases mount what they need.
 MANUAL = True
-PROC = "/mnt/proc"
-SYS = "/mnt/sys"
-LOCAL = "/local_proc"
 EXPORT = "/data/export/proc"
-EXPORTS = (*server.EXPORTS, ("/proc", "rw"), ("/sys", "rw"))
+tear_down = kernelfs.tear_down
 
 
 def set_up(fs):
-    """Server and module; the host exports its /proc and /sys; /local_proc is this machine's."""
-    if fs.name != "qtfs":
-        return
-    host.server.start(EXPORTS, fresh=True)
-    filesystems.load_module(fresh=True)
-    host.files.fresh_directory(EXPORT)
-    for path in (PROC, SYS, LOCAL):
-        os.makedirs(path, exist_ok=True)
-    if not os.path.ismount(LOCAL):
-        run(["mount", "-t", "proc", "proc", LOCAL])
-
-
-def tear_down(fs):
-    """Nothing stays mounted."""
+    """As for all that test this, and a directory that is on neither."""
+    kernelfs.set_up(fs)
     if fs.name == "qtfs":
-        run(["umount", "-l", LOCAL])
-
-
-def mount_both():
-    """Mounts the host's /proc and /sys, until the case ends."""
-    filesystems.mount("/proc", PROC, "proc")
-    filesystems.mount("/sys", SYS, "sys")
+        host.files.fresh_directory(EXPORT)
 
 
 def options(target):
@@ -197,18 +177,6 @@ def namespaces(t):
     true(os.stat(PROC).st_dev not in devices, "they are not on procfs")
     fails(ENOENT, os.stat, f"{PROC}/1/ns/else:[1]")
     fails(EOPNOTSUPP, os.utime, f"{PROC}/1/ns/net")
-
-
-class Waits:
-    """Counts the round trips that a block waits for."""
-
-    def __enter__(self):
-        self.before = counters.read(PROC)
-        return self
-
-    def __exit__(self, *_):
-        self.spent = counters.read(PROC) - self.before
-        self.count = self.spent.waits
 
 
 @case("open, read and close of a file whose directory is known: 1 round trip, 2 at most", who=[ROOT], needs="qtfs")

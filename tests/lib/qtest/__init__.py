@@ -4,6 +4,7 @@
 from . import counters
 from . import filesystems
 from . import files
+from . import kernelfs
 from . import kernellog
 from . import process
 from . import server

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Every file of the host's /proc and /sys is there what it is on the host.
+
+The host is surveyed before and after the dpu. What both surveys of the host agree on (which names
+there are, attributes, links' texts, errors, contents in the same pieces) the dpu must have seen too.
+What differs, or has changed meanwhile, is surveyed again, more quickly.
+"""
+
+import hashlib
+import os
+import pickle
+import re
+import stat
+import time
+import zlib
+
+from qtest import ROOT, case, eq, host, kernelfs, on_host, spawn, true
+from qtest.kernelfs import PROC, SYS, mount_both, set_up, tear_down
+
+# The cases mount what they need.
+MANUAL = True
+WORKERS = 4
+ROUNDS = 8
+# How much of each file is read, in which pieces.
+PIECE = 65536
+MOST = 4 * PIECE
+# What a survey knows of an entry; the first two come from the listing of its directory.
+FIELDS = ("type", "number", "status", "text", "contents")
+BLOCKS = re.compile(r"/(kmsg|trace_pipe|trace_pipe_raw)$")
+
+# --- Surveys: the same on both machines. ---
+
+
+def text_of(name, directory):
+    """What a link says, or the errno."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as e:
+        return e.errno
+
+
+def contents_of(name, directory):
+    """How opening and reading a file goes: the lengths of the pieces, a digest, the errno at the end."""
+    lengths, digest = [], hashlib.blake2b(digest_size=12)
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory)
+    except OSError as e:
+        return "open", e.errno
+    try:
+        while sum(lengths) < MOST and (data := os.read(fd, PIECE)):
+            lengths.append(len(data))
+            digest.update(data)
+        end = 0
+    except OSError as e:
+        end = e.errno
+    finally:
+        os.close(fd)
+    return tuple(lengths), digest.digest(), end
+
+
+def look(name, directory, kind, number):
+    """All about an entry of an open directory; None if it is gone."""
+    try:
+        found = os.lstat(name, dir_fd=directory)
+    except OSError as e:
+        return kind, number, e.errno, None, None
+    status = (found.st_mode, found.st_nlink, found.st_uid, found.st_gid, found.st_size, found.st_rdev, found.st_ino,
+              found.st_mtime_ns)
+    text = text_of(name, directory) if stat.S_ISLNK(found.st_mode) else None
+    return kind, number, status, text, None
+
+
+def survey_directory(path, found, top, only=None):
+    """Adds a directory's entries to what was found; returns the directories among them."""
+    below = path[len(top):]
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+    except OSError as e:
+        found[below + "/"] = ("open", e.errno)
+        return []
+    directories = []
+    try:
+        with os.scandir(fd) as entries:
+            listed = [(entry.name, (entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False), entry.is_symlink()),
+                       entry.inode()) for entry in entries if only is None or entry.name in only]
+        # All of them first, as who lists does.
+        listed = [(name, look(name, fd, kind, number)) for name, kind, number in listed]
+        for name, entry in listed:
+            mode = entry[2][0] if isinstance(entry[2], tuple) else 0
+            if stat.S_ISDIR(mode):
+                directories.append(f"{path}/{name}")
+            elif stat.S_ISREG(mode):
+                entry = (*entry[:4], contents_of(name, fd))
+            found[f"{below}/{name}"] = entry
+    except OSError as e:
+        found[below + "/"] = ("list", e.errno)
+    finally:
+        os.close(fd)
+    return directories
+
+
+def survey_units(top, units, queue):
+    """Surveys the trees whose numbers come out of a pipe."""
+    found = {}
+    while number := os.read(queue, 4):
+        todo = [units[int.from_bytes(number, "little")]]
+        while todo:
+            todo += survey_directory(todo.pop(), found, top)
+    return found, os.getpid()
+
+
+def survey(top, depth, workers):
+    """Surveys a tree by some processes; what was found, and their numbers."""
+    found, units = {}, [top]
+    for _ in range(depth):
+        units = [path for unit in units for path in survey_directory(unit, found, top)]
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    os.write(write_end, b"".join(number.to_bytes(4, "little") for number in range(len(units))))
+    os.close(write_end)
+    children = [spawn(survey_units, top, units, read_end) for _ in range(workers)]
+    os.close(read_end)
+    pids = [os.getpid()]
+    for child in children:
+        more, pid = child.result(400)
+        found.update(more)
+        pids.append(pid)
+    return found, pids
+
+
+def survey_some(top, paths):
+    """Surveys some paths again."""
+    found, names = {}, {}
+    for path in paths:
+        parent, _, name = path.rpartition("/")
+        names.setdefault(parent, set()).add(name)
+    for parent, only in names.items():
+        survey_directory(top + parent, found, top, only)
+    return found
+
+
+def packed(function, *args):
+    """What a function returns in a child, packed for the way to the other machine."""
+    return zlib.compress(pickle.dumps(spawn(function, *args).result(400)), 1)
+
+
+@on_host
+def survey_there(top, depth):
+    """A survey of the host."""
+    return packed(survey, top, depth, 1)
+
+
+@on_host
+def survey_some_there(top, paths):
+    """The same of some paths."""
+    return packed(survey_some, top, pickle.loads(zlib.decompress(paths)))
+
+
+# --- Comparing. ---
+
+
+def compare(before, here, after):
+    """What is not as on the host: path -> what and how; and the paths that changed on the host meanwhile."""
+    differ, changed = {}, set()
+    for path in before.keys() | here.keys() | after.keys():
+        first, seen, last = before.get(path), here.get(path), after.get(path)
+        if first is None and last is None:
+            differ[path] = [("name", "is only here", seen)]
+        elif first is None or last is None:
+            changed.add(path)
+        elif seen is None:
+            differ[path] = [("name", "is not here", first)]
+        elif len(first) != len(FIELDS) or len(seen) != len(FIELDS):
+            # A directory that could not be opened or listed.
+            if first == last != seen:
+                differ[path] = [("listing", seen, first)]
+        else:
+            found = [(field, got, want) for field, want, got, again in zip(FIELDS, first, seen, last) if want == again != got]
+            if found:
+                differ[path] = found
+            if first != last:
+                changed.add(path)
+    return differ, changed
+
+
+def not_accepted(differ, accepted):
+    """The differences that have no explanation; and how many each explanation has taken away."""
+    left, taken = {}, dict.fromkeys((why for _, _, why in accepted), 0)
+    for path, fields in differ.items():
+        for pattern, which, why in accepted:
+            if re.fullmatch(pattern, path) and all(field in which for field, _, _ in fields):
+                taken[why] += 1
+                break
+        else:
+            left[path] = fields
+    return left, taken
+
+
+def check(t, top, mountpoint, depth, accepted, least):
+    """Compares a tree here with the host's."""
+    begin = time.monotonic()
+    before, _ = pickle.loads(zlib.decompress(survey_there(top, depth)))
+    middle = time.monotonic()
+    here, pids = survey(mountpoint, depth, WORKERS)
+    end = time.monotonic()
+    after, _ = pickle.loads(zlib.decompress(survey_there(top, depth)))
+    # A caller does not see the host's process that has its own number.
+    accepted = accepted + [(rf"/({'|'.join(map(str, pids))})(/.*)?", ("name", *FIELDS), "the surveyors' own numbers")]
+    differ, changed = compare(before, here, after)
+    t.note(f"{top}: {len(before)} entries, surveyed in {middle - begin:.1f} s there and {end - middle:.1f} s here; "
+           f"{len(differ)} differ, {len(changed)} changed")
+    true(len(before) >= least and len(here) >= least, f"{len(before)} and {len(here)} entries")
+    true(len(changed) < len(before) / 5, f"{len(changed)} of {len(before)} changed")
+    taken = {}
+    for _ in range(ROUNDS):
+        differ, some = not_accepted(differ, accepted)
+        taken = {why: taken.get(why, 0) + number for why, number in some.items()}
+        again = differ.keys() | changed
+        if not again:
+            break
+        paths = zlib.compress(pickle.dumps(sorted(again)))
+        before = pickle.loads(zlib.decompress(survey_some_there(top, paths)))
+        here = survey_some(mountpoint, sorted(again))
+        after = pickle.loads(zlib.decompress(survey_some_there(top, paths)))
+        differ, changed = compare(before, here, after)
+    differ, _ = not_accepted(differ, accepted)
+    t.note(f"{len(changed)} always change, as {sorted(changed)[:12]}; accepted: {taken}")
+    lines = [f"{path}: {field}: got {got}, want {want}" for path, fields in sorted(differ.items()) for field, got, want in fields]
+    eq(len(lines), 0, "differences\n" + "\n".join(lines[:60]) + "\n")
+
+
+@case("every file of /proc is what it is on the host", who=[ROOT], needs="qtfs", limit=400)
+def proc(t):
+    mount_both()
+    check(t, "/proc", PROC, 1, [], 5000)
+
+
+@case("every file of /sys is what it is on the host", who=[ROOT], needs="qtfs", limit=400)
+def sys(t):
+    mount_both()
+    check(t, "/sys", SYS, 2, [], 10000)
