@@ -56,23 +56,34 @@ pub const MAX_SLOTS: u16 = 1024;
 /// `capability.h`. A client sends no others, a server ignores others.
 ///
 /// Besides those that every file system asks for: `SYS_ADMIN` for `trusted.*` attributes,
-/// `SYS_RESOURCE` for reserved blocks, `SYS_PTRACE` for files of procfs about other processes,
-/// `NET_ADMIN` for those below `/proc/sys/net`, `MAC_*` for labels of security modules.
+/// `SYS_RESOURCE` for reserved blocks, `MAC_*` for labels of security modules; and those that files
+/// of procfs and the like ask for: `SYS_PTRACE` and `CHECKPOINT_RESTORE` about other processes,
+/// `SYS_RAWIO` for `kcore`, `SYSLOG` for `kmsg` and addresses, `NET_ADMIN` below `/proc/sys/net`,
+/// `SETPCAP`, `SYS_MODULE`, `SYS_NICE`, `AUDIT_CONTROL`, `PERFMON` and `BPF` for single settings.
 pub const CAPABILITIES: u64 = (1 << 0) // CHOWN
     | (1 << 1) // DAC_OVERRIDE
     | (1 << 2) // DAC_READ_SEARCH
     | (1 << 3) // FOWNER
     | (1 << 4) // FSETID
+    | (1 << 8) // SETPCAP
     | (1 << 9) // LINUX_IMMUTABLE
     | (1 << 12) // NET_ADMIN
+    | (1 << 16) // SYS_MODULE
+    | (1 << 17) // SYS_RAWIO
     | (1 << 19) // SYS_PTRACE
     | (1 << 21) // SYS_ADMIN
+    | (1 << 23) // SYS_NICE
     | (1 << 24) // SYS_RESOURCE
     | (1 << 27) // MKNOD
     | (1 << 28) // LEASE
+    | (1 << 30) // AUDIT_CONTROL
     | (1 << 31) // SETFCAP
     | (1 << 32) // MAC_OVERRIDE
-    | (1 << 33); // MAC_ADMIN
+    | (1 << 33) // MAC_ADMIN
+    | (1 << 34) // SYSLOG
+    | (1 << 38) // PERFMON
+    | (1 << 39) // BPF
+    | (1 << 40); // CHECKPOINT_RESTORE
 /// Most supplementary groups in one credential, as Linux's `NGROUPS_MAX`.
 pub const MAX_GROUPS: usize = 65536 / 4;
 /// Longest name of a directory entry in bytes, as Linux's `NAME_MAX`.
