@@ -47,7 +47,7 @@ CARGO = mkdir -p '$(BUILD)' && $(RUN) --chdir '$(CURDIR)/userspace' -- cargo
 CLIPPY_FLAGS = --all-targets --target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 HAVE_USERSPACE := $(wildcard userspace/Cargo.toml)
 
-.PHONY: all modules userspace lint lint-format lint-modules lint-proto lint-userspace lint-scripts check demo clean help FORCE
+.PHONY: all modules userspace lint lint-format lint-modules lint-proto lint-userspace lint-scripts check torture demo clean help FORCE
 .DEFAULT_GOAL := all
 
 all: modules userspace
@@ -105,6 +105,9 @@ lint-scripts:
 check: all
 	@tests/run $(ARGS)
 
+torture: all
+	@tests/run --torture $(ARGS)
+
 demo: all
 	@scripts/demo $(ARGS)
 
@@ -117,6 +120,7 @@ help:
 	@echo 'make rust/net/qtfs_net.o   one object, and the library crates it needs'
 	@echo 'make userspace   the programs, to build/bin'
 	@echo 'make check       run the tests (ARGS= goes to tests/run)'
+	@echo 'make torture     what tries to break it, in full: hours (ARGS= as for check)'
 	@echo 'make demo        run the demonstration (ARGS= goes to scripts/demo)'
 	@echo 'make lint        formatting, clippy and shellcheck; warnings are errors'
 	@echo 'make clean       remove build/'

@@ -4,11 +4,10 @@
 import os
 from errno import ESTALE, EXDEV
 
-from qtest import ROOT, case, counters, eq, fails, files, filesystems, host, on_host, run, server, syscalls, true
+from qtest import ROOT, case, counters, eq, fails, files, filesystems, host, on_host, run, syscalls, true
+from qtest.kernelfs import EXPORTS, SYS
 from qtest.syscalls import RESOLVE_NO_XDEV, STATX_ATTR_MOUNT_ROOT, openat2
 
-SYS = "/mnt/sys"
-EXPORTS = (*server.EXPORTS, ("/proc", "rw"), ("/sys", "rw"))
 
 
 def crossing(path, flags):

@@ -6,34 +6,16 @@ import select
 import signal
 from errno import EBUSY, EINVAL, ENODEV, EPERM
 
-from qtest import ROOT, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, run, server, spawn, true
+from qtest import ROOT, case, counters, eq, eventually, fails, files, host, lab, on_host, run, server, spawn, true
+from qtest.kernelfs import EXPORTS, PROC, SYS, mount_both, set_up, tear_down  # pylint: disable=unused-import
 
 # The cases mount what they need.
 MANUAL = True
-PROC = "/mnt/proc"
-SYS = "/mnt/sys"
-EXPORTS = (*server.EXPORTS, ("/proc", "rw"), ("/sys", "rw"))
 MOUNTS = f"{PROC}/1/mounts"
 # What a file says of a change.
 CHANGED = select.POLLERR | select.POLLPRI
 TARGET = "/data/poll-mount"
 GROUP = "/sys/fs/cgroup/qtfs-poll"
-
-
-def set_up(fs):
-    """Server and module; the host exports its /proc and /sys."""
-    if fs.name != "qtfs":
-        return
-    host.server.start(EXPORTS, fresh=True)
-    filesystems.load_module(fresh=True)
-    for path in (PROC, SYS):
-        os.makedirs(path, exist_ok=True)
-
-
-def mount_both(*options):
-    """Mounts the host's /proc and /sys, until the case ends."""
-    filesystems.mount("/proc", PROC, "proc", *options)
-    filesystems.mount("/sys", SYS, "sys", *options)
 
 
 @on_host
