@@ -10,6 +10,8 @@ use common::wire;
 use common::Field;
 use common::Value;
 use proptest::prelude::*;
+use qtfs_proto::event::Event;
+use qtfs_proto::event::Wake;
 use qtfs_proto::for_each_message;
 use qtfs_proto::message::*;
 use qtfs_proto::*;
@@ -160,8 +162,22 @@ fn what_changes_something_is_executed_once() {
     let once = |op: &&Op| !op.repeatable();
     let names: Vec<_> = Op::ALL.iter().filter(once).map(|op| op.name()).collect();
     let expected = "RELEASE SETATTR OPEN WRITE FSYNC MKDIR MKNOD SYMLINK LINK UNLINK RENAME \
-                    SETXATTR REMOVEXATTR LOCK FALLOCATE COPY SETFLAGS SYNCFS";
+                    SETXATTR REMOVEXATTR LOCK FALLOCATE COPY SETFLAGS SYNCFS POLL";
     assert_eq!(names.join(" "), expected);
+}
+
+proptest! {
+    #[test]
+    fn events(value in Wake::strategy(), op in any::<u8>()) {
+        let bytes = wire::<Wake>(&value);
+        check::<Wake>(&value, &bytes);
+        assert_eq!(Event::decode(Event::WAKE, &bytes), Ok(Event::Wake(Wake::view(&value))));
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(Event::decode(Event::WAKE, &longer), Err(Error::Trailing));
+        if op != Event::WAKE {
+            assert_eq!(Event::decode(op, &bytes), Err(Error::Invalid("event")));
+        }
+    }
 }
 
 /// The longest of everything fits into a frame.
