@@ -3,7 +3,8 @@
 //! `qtfs.ko`: the file system on the DPU that shows HOST's directories.
 //!
 //! - [`fs`]: which function does what the VFS asks for; the list to start reading from.
-//! - [`names`], [`attr`], [`file`], [`data`], [`space`], [`dir`], [`xattr`], [`lock`]: the operations.
+//! - [`names`], [`attr`], [`file`], [`data`], [`space`], [`dir`], [`xattr`], [`lock`], [`poll`]: the
+//!   operations; [`own`]: what is not HOST's in HOST's procfs.
 //! - [`node`]: what an inode keeps; [`mount`]: what a mount keeps; [`place`]: how requests name
 //!   objects.
 //! - [`session`]: requests and replies, slots, connections.
