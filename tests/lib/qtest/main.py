@@ -149,8 +149,7 @@ class Runner:
             if child:
                 self.kill_group(child.pid)
             if problems and self.channel:
-                # What was killed could not undo it.
-                lab.link("reset")
+                self.mend_machines()
             if self.manual or problems:
                 self.umount_left()
         problems += self.end_of_case(bool(problems), one.loses)
@@ -205,6 +204,15 @@ class Runner:
             lines.append("it can't be killed; the rest of this file is not made")
             self.unkillable = True
         return "\n".join(lines)
+
+    def mend_machines(self):
+        """A case that failed could not undo what it did to the link and to the server; the next one needs both."""
+        lab.link("reset")
+        if self.fs.name == "qtfs":
+            try:
+                host.server.start()
+            except BaseException as error:  # pylint: disable=broad-except
+                self.diagnose("the server could not be started anew:\n" + self.story(error))
 
     @staticmethod
     def kill_group(pid):
