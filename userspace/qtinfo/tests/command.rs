@@ -344,8 +344,8 @@ fn a_live_view_without_a_terminal_prints_blocks() {
 
     let_see(dpu.path(), &later());
     assert!(block().contains("  nothing was asked for\n"));
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
-    assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGINT as i32));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn a_live_view_on_a_terminal_gives_the_screen_back() {
     let_see(dpu.path(), MOUNTSTATS);
     let_see(dpu.path(), &later());
     let_see(dpu.path(), &later());
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     // It may look once more before it sees the signal.
     let root = dpu.path().to_owned();
     std::thread::spawn(move || let_see(&root, MOUNTSTATS));
