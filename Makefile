@@ -47,7 +47,8 @@ CARGO = mkdir -p '$(BUILD)' && $(RUN) --chdir '$(CURDIR)/userspace' -- cargo
 CLIPPY_FLAGS = --all-targets --target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 HAVE_USERSPACE := $(wildcard userspace/Cargo.toml)
 
-.PHONY: all modules userspace lint lint-format lint-modules lint-proto lint-userspace lint-scripts check torture demo clean help FORCE
+.PHONY: all modules userspace debug lint lint-format lint-modules lint-proto lint-userspace lint-scripts \
+	check check-debug torture demo clean help FORCE
 .DEFAULT_GOAL := all
 
 all: modules userspace
@@ -69,6 +70,11 @@ ifneq ($(HAVE_USERSPACE),)
 else
 	@echo 'userspace/Cargo.toml does not exist yet: no programs to build.'
 endif
+
+# The same modules for the debug kernel, with the same programs beside them.
+debug: userspace
+	@QTFS_KERNEL=debug $(MAKE) KDIR= BUILD='$(BUILD)/debug' modules
+	@ln -sfn ../bin '$(BUILD)/debug/bin'
 
 lint: lint-scripts lint-format lint-modules lint-proto lint-userspace
 
@@ -105,6 +111,9 @@ lint-scripts:
 check: all
 	@tests/run $(ARGS)
 
+check-debug:
+	@tests/run --debug $(ARGS)
+
 torture: all
 	@tests/run --torture $(ARGS)
 
@@ -120,6 +129,7 @@ help:
 	@echo 'make rust/net/qtfs_net.o   one object, and the library crates it needs'
 	@echo 'make userspace   the programs, to build/bin'
 	@echo 'make check       run the tests (ARGS= goes to tests/run)'
+	@echo 'make check-debug the selftests on a debug kernel (built once, 30 minutes): KASAN, lockdep, leaks, ...'
 	@echo 'make torture     what tries to break it, in full: hours (ARGS= as for check)'
 	@echo 'make demo        run the demonstration (ARGS= goes to scripts/demo)'
 	@echo 'make lint        formatting, clippy and shellcheck; warnings are errors'

@@ -64,7 +64,8 @@ this project (read-only), /lab a directory shared with this computer (see status
 and /data a disk of its own. Documentation/lab.md has the rest.
 
 environment: QTFS_LAB (the default of -n), QTFS_LAB_CPUS, QTFS_LAB_MEM,
-QTFS_LAB_ACCEL=kvm|tcg (default: kvm if it works), QTFS_CACHE, KVER
+QTFS_LAB_ACCEL=kvm|tcg (default: kvm if it works), QTFS_CACHE, KVER;
+QTFS_KERNEL=debug: a new lab gets the debug kernel and its modules' release
 """
 
 

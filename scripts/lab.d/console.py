@@ -20,7 +20,10 @@ TROUBLE = re.compile(rb"""^(?:<\d+>)?\[\s*\d+\.\d+\](?:\[[^]]*\])?\s.*(?:
   | suspicious\ RCU\ usage | held\ lock\ freed | still\ has\ locks\ held | bad\ unlock\ balance
   | refcount_t: | list_(?:add|del)\ corruption | Busy\ inodes\ after\ unmount | Objects\ remaining\ in
   | [Uu]nable\ to\ handle | panicked\ at | page\ allocation\ failure | EXT4-fs\ error
-  | unregister_netdevice:\ waiting )""", re.VERBOSE)
+  | unregister_netdevice:\ waiting
+  # What only a debug kernel says, and that it no longer looks.
+  | sleeping\ function\ called | trying\ to\ register\ non-static\ key | ODEBUG: | ref_tracker:
+  | turning\ off\ the\ locking\ correctness\ validator | kmemleak:\ .*disabled )""", re.VERBOSE)
 
 
 class Console:

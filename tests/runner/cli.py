@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from runner import debug
 from runner import machines
 from runner import phases
 from runner.report import Report
@@ -42,13 +43,14 @@ def options_of(arguments):
     parser.add_argument("--lab", metavar="NAME", help="use the lab of this name; one that is up stays up")
     parser.add_argument("--no-build", action="store_true", help="take what was built before")
     parser.add_argument("--torture", action="store_true", help="the files of tests/torture, in full")
+    parser.add_argument("--debug", action="store_true", help="on the debug kernel: selftests only, and leaks are looked for after each file")
     parser.add_argument("--seed", type=int, help="of random tests (default: 1, with --torture a new one)")
-    parser.add_argument("--limit", type=int, metavar="SECONDS", help="for the whole run (default 3000, with --torture 36000)")
+    parser.add_argument("--limit", type=int, metavar="SECONDS", help="for the whole run (default 3000, with --torture or --debug 36000)")
     parser.add_argument("--list", action="store_true", help="print the selftest files and end")
     parser.add_argument("files", nargs="*", metavar="FILE")
     options = parser.parse_args(arguments)
     if options.limit is None:
-        options.limit = 36000 if options.torture else 3000
+        options.limit = 36000 if options.torture or options.debug else 3000
     if options.seed is None:
         options.seed = random.randrange(1, 1 << 31) if options.torture else 1
     return options
@@ -60,6 +62,8 @@ def choose(options):
     every_phase = [*phases.PHASES, *WITH_LAB]
     if options.torture and not options.files:
         return ["build"], sorted(TORTURE.glob("*.py"))
+    if options.debug and not options.files:
+        return ["build"], everything
     if not options.files:
         return every_phase if not options.k else ["build"], everything
     chosen_phases, chosen = [], []
@@ -96,6 +100,8 @@ def run_selftests(with_lab, files, options, report, deadline):
             begin = time.monotonic()
             report.heading(file.name)
             fit = Session(lab, report, options).run(file, deadline)
+            if fit and options.debug:
+                debug.leaks(lab, report, file.stem)
             report.note(f"{file.name}: {time.monotonic() - begin:.1f} s")
             if time.monotonic() > deadline:
                 report.not_ok("all selftests fit into the time limit", None, f"the limit is {options.limit} s; see --limit")
@@ -112,6 +118,9 @@ def run_selftests(with_lab, files, options, report, deadline):
 def main(arguments):
     """The command."""
     options = options_of(arguments)
+    if options.debug:
+        debug.choose()
+        phases.PHASES["build"] = phases.build_debug
     chosen_phases, files = choose(options)
     if options.list:
         for file in files:

@@ -12,6 +12,8 @@ SEEN = "/qtfs"
 ENVIRONMENT = {"PYTHONPATH": f"{SEEN}/tests/lib", "PYTHONPYCACHEPREFIX": "/run/qtest-pycache", "LC_ALL": "C.UTF-8"}
 # For downloading and making the machines' image, and booting.
 IMAGE_PATIENCE = 1800
+# How many times longer than on a stock kernel everything may take.
+slowness = 1
 
 
 class LabError(Exception):
@@ -33,9 +35,9 @@ class Lab:
         """Runs scripts/lab to its end."""
         try:
             done = subprocess.run(self.command(*words), stdin=subprocess.DEVNULL, capture_output=True,
-                                  text=True, errors="replace", timeout=patience, check=False)
+                                  text=True, errors="replace", timeout=patience * slowness, check=False)
         except subprocess.TimeoutExpired as error:
-            raise LabError(f"scripts/lab {' '.join(words)}: no end after {patience} s") from error
+            raise LabError(f"scripts/lab {' '.join(words)}: no end after {patience * slowness} s") from error
         if check and done.returncode:
             raise LabError(f"scripts/lab {' '.join(words)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}")
         return done

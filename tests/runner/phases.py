@@ -66,6 +66,11 @@ def build(report):
     return execute(report, "build: both modules and all programs", ["make", "all"], 1800) is not None
 
 
+def build_debug(report):
+    """The same for the debug kernel, which is built too the first time."""
+    return execute(report, "build: both modules and all programs, for the debug kernel", ["make", "debug"], 7200) is not None
+
+
 def lint(report):
     """Formatting, clippy and shellcheck."""
     for part, name in (("lint-format", "rustfmt has nothing to change"), ("lint-modules", "clippy accepts the modules"),

@@ -72,7 +72,7 @@ class Session:
         self.report = report
         self.options = options
         self.agent = Agent(lab)
-        self.limit = 60
+        self.limit = 60 * machines.slowness
         self.current = None
         self.planned = self.results = self.failed = 0
         self.dpu = None
@@ -124,7 +124,7 @@ class Session:
             now = time.monotonic()
             if now > deadline:
                 return f"the whole run took too long; this is where it was\n{self.lab.hang_report()}"
-            if now > heard + self.limit + GRACE:
+            if now > heard + self.limit + GRACE * machines.slowness:
                 return f"silent for {now - heard:.0f} s; the test's limit is {self.limit} s\n{self.lab.hang_report()}"
             sources = [self.dpu.stdout] + ([self.agent] if self.agent.process else [])
             ready = select.select(sources, [], [], 1)[0]

@@ -201,7 +201,7 @@ def server_parameters(t):
         for parameters, words in ((["qtfs_server_ip=nowhere"], ["nowhere"]), (["qtfs_server_port=70000"], ["70000"]),
                                   (["qtfs_server_ip=10.0.0.1", "qtfs_log_level=LOUD"], ["LOUD"]), (["qtfs_server_ip=10.9.9.9"], ["10.9.9.9"])):
             host.kernellog.begin()
-            done = host.run(["insmod", "/qtfs/build/qtfs_server.ko", *parameters], check=False)
+            done = host.run(["insmod", filesystems.build_directory() + "/qtfs_server.ko", *parameters], check=False)
             true(done.status != 0, f"insmod with {parameters} fails")
             said = "\n".join(host.kernellog.since())
             for word in words:
@@ -219,7 +219,7 @@ def server_port_taken(t):
     try:
         eventually(lambda: ":3039 00000000:0000 0A" in host.files.read("/proc/net/tcp").decode())
         host.kernellog.begin()
-        done = host.run(["insmod", "/qtfs/build/qtfs_server.ko", "qtfs_server_ip=10.0.0.1"], check=False)
+        done = host.run(["insmod", filesystems.build_directory() + "/qtfs_server.ko", "qtfs_server_ip=10.0.0.1"], check=False)
         true(done.status != 0, "refused")
         said = "\n".join(host.kernellog.since())
         true("12345" in said, said)
@@ -233,7 +233,7 @@ def engine_without_module(t):
     host.server.stop_engine()
     host.server.unload()
     try:
-        done = host.run(["/qtfs/build/bin/engine"], check=False, patience=15)
+        done = host.run([filesystems.build_directory() + "/bin/engine"], check=False, patience=15)
         eq(done.status, 6, done.complaint)
         true("qtfs_server" in done.complaint and "insmod" in done.complaint, done.complaint)
         eq(len(done.complaint.splitlines()), 1, done.complaint)

@@ -294,7 +294,7 @@ def engine(text, *arguments):
 
 @case("without a policy file engine refuses, and says how to write one", who=[ROOT], needs="qtfs")
 def no_policy(t):
-    done = host.run(["/qtfs/build/bin/engine", "--config", "/nowhere/engine.toml"], check=False)
+    done = host.run([server.build_directory() + "/bin/engine", "--config", "/nowhere/engine.toml"], check=False)
     eq(done.status, 3)
     for word in ("/nowhere/engine.toml", "[[export]]", "path = ", "mode = "):
         true(word in done.complaint, f"{word!r} is in: {done.complaint}")
@@ -321,7 +321,7 @@ def typos(t):
 
 @case("a second engine is refused, and the first goes on", who=[ROOT], needs="qtfs")
 def second_engine(t):
-    done = host.run(["/qtfs/build/bin/engine"], check=False, patience=10)
+    done = host.run([server.build_directory() + "/bin/engine"], check=False, patience=10)
     eq(done.status, 7, done.complaint)
     eq(len(done.complaint.splitlines()), 1)
     with mounted(EXPORT):

@@ -6,6 +6,15 @@ import os
 import time
 
 
+# How many times longer everything may take: a debug kernel is slow. Set by the runner for the whole lab.
+SLOWNESS = float(os.environ.get("QTEST_SLOWNESS", "1"))
+
+
+def patience(seconds):
+    """How long to wait for what takes so many seconds on a stock kernel at the most."""
+    return seconds * SLOWNESS
+
+
 class Skip(Exception):
     """The test can't be made here; the text says why."""
 
@@ -66,6 +75,7 @@ def same_bytes(got, want, what="contents"):
 
 def eventually(condition, seconds=10, what=None):
     """Waits until condition() is true, and returns what it said."""
+    seconds = patience(seconds)
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

@@ -12,7 +12,8 @@ BAD = re.compile(
     r"possible circular locking|inconsistent lock state|suspicious RCU|sleeping function called|scheduling while atomic|"
     r"unreferenced object|panicked at|Kernel panic|Call Trace:|double fault|stack guard page|"
     r"VFS: Busy inodes after unmount|Objects remaining|bad page state|Bad page map|EXT4-fs error|"
-    r"Buffer I/O error|page allocation failure|module .* usage count|invoked oom-killer",
+    r"turning off the locking correctness validator|trying to register non-static key|ODEBUG:|ref_tracker:|"
+    r"kmemleak: .*disabled|Buffer I/O error|page allocation failure|module .* usage count|invoked oom-killer",
     re.IGNORECASE)
 # What qtfs says when a program was told that something was done, and it is undone.
 LOSS = re.compile(r"\bqtfs\w*: .*(data that .*\bis lost|\banswer\b.*\bis lost)")

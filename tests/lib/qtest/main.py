@@ -23,7 +23,7 @@ from . import process
 from . import registry
 from . import remote
 from . import syscalls
-from .checks import Skip
+from .checks import Skip, patience
 from .remote import host, lab
 from .wire import RemoteFailure
 
@@ -62,10 +62,10 @@ class Runner:
                 continue
             if not ready and attempts < 2:
                 attempts += 1
-                self.tell("start", 60, "bringing the file system up")
+                self.tell("start", patience(60), "bringing the file system up")
                 ready = self.prepare_file(module)
             if ready:
-                self.tell("start", self.limit(one), label)
+                self.tell("start", patience(self.limit(one)), label)
                 self.run_case(one, who, label)
                 if self.unkillable:
                     return self.failed
@@ -73,7 +73,7 @@ class Runner:
                 self.failed += 1
                 self.diagnose(f"{self.fs.name} could not be made ready, see above")
                 self.report("not ok", label, 0)
-        self.tell("start", 60, "taking the file system down")
+        self.tell("start", patience(60), "taking the file system down")
         self.finish_file(module)
         return self.failed
 
@@ -139,7 +139,7 @@ class Runner:
             if child.finished(limit):
                 child.result(1)
             else:
-                problems.append(f"did not end within {limit} s")
+                problems.append(f"did not end within {patience(limit):g} s")
                 problems.append(self.hang_report(child))
         except Skip as reason:
             skipped = str(reason)

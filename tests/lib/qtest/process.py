@@ -10,7 +10,7 @@ import time
 import traceback
 
 from . import syscalls
-from .checks import Skip
+from .checks import Skip, patience as scaled
 
 
 class Who:
@@ -102,7 +102,7 @@ class Child:
 
     def finished(self, seconds):
         """Waits until it has ended; whether it has."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + scaled(seconds)
         while self.alive():
             if time.monotonic() > deadline:
                 return False
@@ -114,7 +114,7 @@ class Child:
         if not self.finished(seconds):
             report = stacks([self.pid])
             self.kill()
-            raise ChildFailed(f"a child still ran after {seconds} s\n{report}")
+            raise ChildFailed(f"a child still ran after {scaled(seconds)} s\n{report}")
         while self._drain(0):
             pass
         if not self.data:
@@ -140,7 +140,7 @@ class Child:
 
     def sleeps(self, seconds=10):
         """Waits until it has been asleep, seen several times in a row; whether it is."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + scaled(seconds)
         seen = 0
         while self.alive() and time.monotonic() < deadline:
             seen = seen + 1 if self.state() in "SD" else 0
@@ -225,7 +225,7 @@ def run(command, check=True, patience=60, who=None, stdin=b"", cwd=None, env=Non
     if isinstance(stdin, str):
         stdin = stdin.encode()
     done = subprocess.run(
-        command, shell=isinstance(command, (str, bytes)), input=stdin, capture_output=True, timeout=patience,
+        command, shell=isinstance(command, (str, bytes)), input=stdin, capture_output=True, timeout=scaled(patience),
         preexec_fn=identity, cwd=cwd, env=None if env is None else dict(os.environ, **env), check=False)
     found = Run(done.returncode, done.stdout, done.stderr)
     if check and done.returncode:

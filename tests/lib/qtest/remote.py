@@ -17,6 +17,7 @@ import time
 
 from . import agent
 from . import wire
+from .checks import patience as scaled
 
 # The longest that one request may take before the machine counts as hung.
 PATIENCE = 90
@@ -41,7 +42,7 @@ class Channel:
         # Numbers of a process that was killed must not come again.
         self.number = max(self.number + 1, time.monotonic_ns())
         self._send(self.number, target, payload)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + scaled(patience)
         while True:
             number, _, reply = self._line(deadline).partition(" ")
             if number == str(self.number):

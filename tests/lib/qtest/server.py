@@ -7,6 +7,7 @@ import time
 
 from . import files
 from . import process
+from .checks import patience
 
 ADDRESS = "10.0.0.1"
 PORT = 12345
@@ -87,7 +88,7 @@ def start_engine(*arguments, wait=True):
         os.close(log)
         os.waitpid(pid, 0)
     if wait:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience(10)
         while not engines() or started and engine_log().count(READY) == begun:
             if time.monotonic() > deadline:
                 raise RuntimeError("engine does not run: " + engine_log()[-500:])
@@ -99,7 +100,7 @@ def stop_engine(number=signal.SIGTERM, seconds=20):
     """Ends engine and waits until it is gone."""
     for pid in engines():
         os.kill(pid, number)
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience(seconds)
     while engines():
         if time.monotonic() > deadline:
             raise RuntimeError(f"engine still runs {seconds} s after signal {number}\n" + process.stacks(engines()))
