@@ -47,7 +47,7 @@ CARGO = mkdir -p '$(BUILD)' && $(RUN) --chdir '$(CURDIR)/userspace' -- cargo
 CLIPPY_FLAGS = --all-targets --target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 HAVE_USERSPACE := $(wildcard userspace/Cargo.toml)
 
-.PHONY: all modules userspace debug lint lint-format lint-modules lint-proto lint-userspace lint-scripts \
+.PHONY: all modules userspace debug test-tools lint lint-format lint-modules lint-proto lint-userspace lint-scripts \
 	check check-debug torture demo clean help FORCE
 .DEFAULT_GOAL := all
 
@@ -75,6 +75,11 @@ endif
 debug: userspace
 	@QTFS_KERNEL=debug $(MAKE) KDIR= BUILD='$(BUILD)/debug' modules
 	@ln -sfn ../bin '$(BUILD)/debug/bin'
+	@ln -sfn ../tools '$(BUILD)/debug/tools'
+
+# Programs of others that tests run in the machines.
+test-tools:
+	@scripts/test-tools '$(BUILD)/tools'
 
 lint: lint-scripts lint-format lint-modules lint-proto lint-userspace
 
@@ -108,13 +113,13 @@ lint-scripts:
 	@$(RUN) -- sh -c 'grep -rlE "^#!.*\b(ba|da)?sh$$|shellcheck shell=" scripts tests 2>/dev/null | \
 		xargs shellcheck -x'
 
-check: all
+check: all test-tools
 	@tests/run $(ARGS)
 
-check-debug:
+check-debug: test-tools
 	@tests/run --debug $(ARGS)
 
-torture: all
+torture: all test-tools
 	@tests/run --torture $(ARGS)
 
 demo: all
@@ -131,6 +136,7 @@ help:
 	@echo 'make check       run the tests (ARGS= goes to tests/run)'
 	@echo 'make check-debug the selftests on a debug kernel (built once, 30 minutes): KASAN, lockdep, leaks, ...'
 	@echo 'make torture     what tries to break it, in full: hours (ARGS= as for check)'
+	@echo 'make test-tools  programs of others that the tests need, to build/tools'
 	@echo 'make demo        run the demonstration (ARGS= goes to scripts/demo)'
 	@echo 'make lint        formatting, clippy and shellcheck; warnings are errors'
 	@echo 'make clean       remove build/'

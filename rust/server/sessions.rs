@@ -21,8 +21,8 @@ use crate::{
 
 /// How long a session without connections is kept.
 pub(crate) const TTL_MS: i64 = 60_000;
-/// Most sessions.
-pub(crate) const MAX_SESSIONS: usize = 64;
+/// Most sessions; each mount of a client is one.
+pub(crate) const MAX_SESSIONS: usize = 1024;
 /// How often sessions without connections are looked at.
 const TICK_MS: u32 = 1_000;
 /// How often they are looked at when there are none.

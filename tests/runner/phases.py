@@ -63,12 +63,12 @@ def execute(report, name, command, limit, cwd=TOP):
 
 def build(report):
     """make; without it nothing else makes sense."""
-    return execute(report, "build: both modules and all programs", ["make", "all"], 1800) is not None
+    return execute(report, "build: both modules and all programs", ["make", "all", "test-tools"], 1800) is not None
 
 
 def build_debug(report):
     """The same for the debug kernel, which is built too the first time."""
-    return execute(report, "build: both modules and all programs, for the debug kernel", ["make", "debug"], 7200) is not None
+    return execute(report, "build: both modules and all programs, for the debug kernel", ["make", "debug", "test-tools"], 7200) is not None
 
 
 def lint(report):

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Mounts, modules and sessions come and go many times: neither kernel keeps anything of them."""
+
+import os
+
+from qtest import ROOT, case, eq, eventually, files, filesystems, host, on_host, server, true
+
+# The cases load and mount what they need.
+MANUAL = True
+EXPORT = "/data/export/rounds"
+TOP = "/mnt/rounds"
+MEMORY = ("VmallocUsed", "Percpu", "KernelStack")
+# Rounds that fill what is only filled once, before the first look.
+WARM = 10
+
+
+def set_up(fs):
+    """The server, and a directory to mount."""
+    if fs.name != "qtfs":
+        return
+    host.server.start(fresh=True)
+    filesystems.load_module(fresh=True)
+    os.makedirs(TOP, exist_ok=True)
+
+
+def tear_down(fs):
+    """Others find both modules loaded."""
+    if fs.name == "qtfs":
+        host.server.start()
+        filesystems.load_module()
+
+
+def holdings():
+    """What this machine's kernel holds: objects of each slab cache, memory of other kinds in KiB, threads and modules."""
+    files.write("/proc/sys/vm/drop_caches", b"3")
+    held = {}
+    for line in files.read("/proc/slabinfo").decode().splitlines()[2:]:
+        name, active, *_ = line.split()
+        held[f"slab {name}"] = int(active)
+    for line in files.read("/proc/meminfo").decode().splitlines():
+        name, value, *_ = line.replace(":", "").split()
+        if name in MEMORY:
+            held[name] = int(value)
+    held["threads"] = len([pid for pid in os.listdir("/proc") if pid.isdigit()])
+    held["modules"] = len(files.read("/proc/modules").splitlines())
+    return held
+
+
+@on_host
+def holdings_there():
+    """The same of the host."""
+    return holdings()
+
+
+def look():
+    """Both machines, after what is freed with a delay is freed: memory in use must have come to rest."""
+    seen = []
+    for ask in (holdings, holdings_there):
+        last = ask()
+
+        def rests(ask=ask):
+            nonlocal last
+            before, last = last, ask()
+            return all(last[name] >= before.get(name, 0) - 8 for name in last)
+
+        eventually(rests, 60, "what is freed late is freed")
+        seen.append(last)
+    return seen
+
+
+def kept(before, after, rounds):
+    """What has grown by as much as half a piece in each round."""
+    return [f"{machine}: {name} {earlier.get(name, 0)} -> {later[name]} in {rounds} rounds"
+            for machine, earlier, later in zip(("dpu", "host"), before, after)
+            for name in later if later[name] - earlier.get(name, 0) >= max(rounds // 2, 2)]
+
+
+def repeat(t, what, rounds):
+    """Does it so often; nothing may be left of it."""
+    for _ in range(WARM):
+        what()
+    before = look()
+    for _ in range(rounds):
+        what()
+    after = look()
+    if not t.full:
+        # Too few to tell a leak from chance by numbers alone; threads and modules are exact.
+        before, after = ([{name: held[name] for name in ("threads", "modules")} for held in seen] for seen in (before, after))
+    eq(kept(before, after, rounds), [])
+    t.note(f"{rounds} rounds")
+
+
+def use():
+    """Some of everything, with a mount that is gone afterwards."""
+    filesystems.mount(EXPORT, TOP)
+    fd = os.open(f"{TOP}/f", os.O_RDWR | os.O_CREAT)
+    os.write(fd, b"x" * 10000)
+    os.fsync(fd)
+    os.mkdir(f"{TOP}/d")
+    eq(sorted(os.listdir(TOP)), ["d", "f"])
+    os.rmdir(f"{TOP}/d")
+    os.close(fd)
+    os.unlink(f"{TOP}/f")
+    filesystems.umount(TOP)
+
+
+@case("mounts and umounts", who=[ROOT], needs="qtfs", limit=240, full=7200)
+def mounts(t):
+    host.files.fresh_directory(EXPORT)
+    repeat(t, use, t.amount(20, 1000))
+
+
+@case("mounts that are refused", who=[ROOT], needs="qtfs", limit=120, full=3600)
+def refused(t):
+    def attempt():
+        true(filesystems.mount("/nowhere", TOP, check=False).status != 0, "refused")
+
+    repeat(t, attempt, t.amount(10, 300))
+
+
+@on_host
+def reload_there():
+    """The host's module and engine anew."""
+    server.stop()
+    server.start()
+
+
+@case("both modules are loaded and unloaded", who=[ROOT], needs="qtfs", limit=240, full=7200)
+def loads(t):
+    host.files.fresh_directory(EXPORT)
+
+    def load():
+        filesystems.unload_module()
+        reload_there()
+        filesystems.load_module()
+        use()
+
+    repeat(t, load, t.amount(3, 100))
