@@ -14,8 +14,8 @@ STRESSORS = {
     ROOT: """chattr chown copy-file dentry dirdeep fanotify handle hdd inode-flags iomix link metamix mknod rename seek sync-file unlink
              verity xattr""",
 }
-# In the short form.
-FEW = {USER: "dentry dirdeep fallocate fcntl flock fpunch getdent hdd link lockf lockofd metamix mmap msync rename symlink truncate unlink utime xattr",
+# In the short form: those whose turns are short.
+FEW = {USER: "dirdeep fallocate fcntl flock fpunch getdent lockf lockofd metamix mmap rename utime xattr",
        ROOT: "chown fanotify iomix mknod"}
 # Options that put into the file system what a stressor would have elsewhere.
 MORE = {"mmap": ["--mmap-file"], "hdd": ["--hdd-bytes", "4m"], "iomix": ["--iomix-bytes", "4m"], "seek": ["--seek-size", "4m"],
@@ -37,7 +37,7 @@ def stress(t, stressors, seconds):
     missing, ran = [], {}
     for name in stressors:
         done = run(["stress-ng", f"--{name}", "2", "--timeout", f"{seconds}s", "--verify", "--metrics", "--oom-avoid", "--temp-path", t.dir,
-                    *MORE.get(name, [])], check=False, patience=seconds + 120)
+                    *MORE.get(name, [])], check=False, patience=seconds + 900)
         said = done.text + done.complaint
         if done.status in SKIPPED or re.search(r"skipped: [1-9]", said):
             missing.append(name)
@@ -62,7 +62,7 @@ def selection(t, who):
 def of_users(t):
     missing, ran = stress(t, selection(t, USER), t.amount(1, 20))
     eq(set(missing) - set(ABSENT), set(), "did not run")
-    true(len(ran) >= t.amount(15, 40), f"{len(ran)} ran")
+    true(len(ran) >= t.amount(10, 40), f"{len(ran)} ran")
 
 
 @case("stressors of root", who=[ROOT], limit=240, full=7200)
