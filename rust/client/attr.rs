@@ -256,6 +256,10 @@ pub(crate) fn set_flags(dentry: &Dentry<Qtfs>, flags: &InodeFlags) -> Result {
     let inode = dentry.inode()?;
     let mount = inode.mount();
     let place = Place::anywhere();
+    // HOST refuses data of an earlier time once the file is immutable.
+    if inode.is_regular() {
+        data::write_out(inode)?;
+    }
     let (reply, _) = mount.call(|| {
         Ok(Setflags {
             target: place.target(mount, inode)?,

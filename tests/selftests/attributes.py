@@ -139,6 +139,19 @@ def inode_flags(t):
     eq(files.read("f"), b"data-more")
 
 
+@case("what was written before a file becomes immutable is not lost", who=[ROOT])
+def written_before(t):
+    fd = os.open("f", os.O_CREAT | os.O_RDWR)
+    os.write(fd, b"written before")
+    syscalls.set_inode_flags("f", syscalls.inode_flags("f") | syscalls.FS_IMMUTABLE_FL)
+    try:
+        os.fsync(fd)
+        eq(host.files.read(t.there("f")), b"written before")
+    finally:
+        syscalls.set_inode_flags("f", syscalls.inode_flags("f") & ~syscalls.FS_IMMUTABLE_FL)
+    os.close(fd)
+
+
 @case("times have nanoseconds, in both directions, also before 1970")
 def nanoseconds(t):
     files.write("f")
