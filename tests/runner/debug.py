@@ -26,12 +26,11 @@ def choose():
 
 def leaks(lab, report, subject):
     """Unloads the modules, and asks both kernels for leaks and whether they have looked all the time."""
-    options = [part for item in machines.ENVIRONMENT.items() for part in ("-e", "=".join(item))]
     answers = {}
 
     def ask(machine):
         try:
-            done = lab.call("exec", machine, "-n", *options, "--", "python3", "-m", "qtest.leaks", check=False, patience=PATIENCE)
+            done = lab.call("exec", machine, "-n", *machines.environment(), "--", "python3", "-m", "qtest.leaks", check=False, patience=PATIENCE)
             answers[machine] = (done.stdout + done.stderr)[-12000:] if done.returncode else None
         except machines.LabError as error:
             answers[machine] = str(error)

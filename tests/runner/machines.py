@@ -16,6 +16,11 @@ IMAGE_PATIENCE = 1800
 slowness = 1
 
 
+def environment():
+    """The options of `scripts/lab exec` for what the framework needs."""
+    return [part for item in ENVIRONMENT.items() for part in ("-e", "=".join(item))]
+
+
 class LabError(Exception):
     """scripts/lab failed."""
 
@@ -64,8 +69,7 @@ class Lab:
 
     def python(self, machine, *words):
         """Starts a Python program of the framework in a machine, with pipes."""
-        options = [part for item in ENVIRONMENT.items() for part in ("-e", "=".join(item))]
-        return subprocess.Popen(self.command("exec", machine, *options, "--", "python3", *words),
+        return subprocess.Popen(self.command("exec", machine, *environment(), "--", "python3", *words),
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def agent(self):

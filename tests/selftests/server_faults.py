@@ -11,13 +11,6 @@ from qtest import (ROOT, case, counters, eq, eventually, fails, files, filesyste
 
 
 @on_host
-def restart_engine(number, *arguments):
-    """Ends engine by a signal and starts another."""
-    server.stop_engine(number)
-    server.start_engine(*arguments)
-
-
-@on_host
 def reload_server():
     """The server's module anew, with engine."""
     server.stop_engine()
@@ -61,7 +54,7 @@ def engine_killed(t):
     children = {who: spawn(storm, who, 60) for who in ("a", "b", "c")}
     restarts = 0
     while any(child.alive() for child in children.values()) and restarts < 12:
-        restart_engine(signal.SIGKILL)
+        host.server.restart_engine(signal.SIGKILL)
         restarts += 1
         before = counters.read(t.fs.mnt)
         eventually(lambda: counters.went_on(t.fs.mnt, before) or not any(child.alive() for child in children.values()), 30,
@@ -109,7 +102,7 @@ def engine_dies_with_lock(t):
     host.fcntl.flock(there, fcntl.LOCK_EX)
     waiter = spawn(fcntl.flock, fd, fcntl.LOCK_EX)
     true(waiter.sleeps(5), "the child waits")
-    restart_engine(signal.SIGKILL)
+    host.server.restart_engine(signal.SIGKILL)
     os.stat("f")
     eq(waiter.alive(), True)
     host.background.close_file(there)
@@ -119,7 +112,7 @@ def engine_dies_with_lock(t):
 
 @case("more waiting requests than threads: others are served meanwhile", who=[ROOT], needs="qtfs", limit=120)
 def threads_grow(t):
-    restart_engine(signal.SIGTERM, "--threads", "2")
+    host.server.restart_engine(signal.SIGTERM, "--threads", "2")
     try:
         fd = os.open("f", os.O_CREAT | os.O_RDWR)
         there = host.background.open_file(t.there("f"))
@@ -139,7 +132,7 @@ def threads_grow(t):
         os.close(fd)
         eventually(lambda: host.call(__file__, "engine_threads") < threads, 60, "idle threads end")
     finally:
-        restart_engine(signal.SIGTERM)
+        host.server.restart_engine(signal.SIGTERM)
 
 
 def lock_own(name):

@@ -24,7 +24,8 @@ MORE = {"mmap": ["--mmap-file"], "hdd": ["--hdd-bytes", "4m"], "iomix": ["--iomi
 # What a stressor does not find here, and why; it says so itself.
 ABSENT = {"verity": "fs-verity is HOST's own affair", "rofs": "needs a file system that is read-only"}
 
-FAILED, SKIPPED = 2, (3, 4)
+# The status of what stress-ng did not run.
+SKIPPED = (3, 4)
 
 
 def known():

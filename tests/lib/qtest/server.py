@@ -107,6 +107,12 @@ def stop_engine(number=signal.SIGTERM, seconds=20):
         time.sleep(0.02)
 
 
+def restart_engine(number, *arguments):
+    """Ends engine by a signal and starts another."""
+    stop_engine(number)
+    start_engine(*arguments)
+
+
 def engine_log():
     """What engine has said."""
     try:
