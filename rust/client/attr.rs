@@ -254,12 +254,20 @@ pub(crate) fn flags(dentry: &Dentry<Qtfs>) -> Result<InodeFlags> {
 
 pub(crate) fn set_flags(dentry: &Dentry<Qtfs>, flags: &InodeFlags) -> Result {
     let inode = dentry.inode()?;
+    if !inode.is_regular() {
+        return send_flags(inode, flags);
+    }
+    // HOST refuses data of an earlier time once the file is immutable, so that there must be none
+    // then, and none that comes after: writers wait for the inode's lock, which the VFS holds.
+    inode.mapping_locked(|| {
+        data::write_out(inode)?;
+        send_flags(inode, flags)
+    })
+}
+
+fn send_flags(inode: &Inode<Qtfs>, flags: &InodeFlags) -> Result {
     let mount = inode.mount();
     let place = Place::anywhere();
-    // HOST refuses data of an earlier time once the file is immutable.
-    if inode.is_regular() {
-        data::write_out(inode)?;
-    }
     let (reply, _) = mount.call(|| {
         Ok(Setflags {
             target: place.target(mount, inode)?,
@@ -267,6 +275,8 @@ pub(crate) fn set_flags(dentry: &Dentry<Qtfs>, flags: &InodeFlags) -> Result {
         })
     })?;
     reply.decode::<Setflags<'_>>()?;
-    inode.node().changed(&mount.session);
+    let node = inode.node();
+    node.changed(&mount.session);
+    node.seal(flags.is_immutable(), flags.is_append_only());
     Ok(())
 }

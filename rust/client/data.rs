@@ -108,8 +108,14 @@ pub(crate) fn refresh(inode: &Inode<Qtfs>) -> Result {
     Ok(())
 }
 
-/// Asks for the attributes of an open file.
+/// Asks for the attributes of an open file, and drops cached pages that are older.
 fn ask(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
+    ask_attr(inode, open)?;
+    refresh(inode)
+}
+
+/// Asks for the attributes of an open file.
+fn ask_attr(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
     let mount = inode.mount();
     let (reply, _) = mount.call(|| {
         let file = open.id(mount, inode)?;
@@ -119,7 +125,7 @@ fn ask(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
         })
     })?;
     node::apply(inode, &reply.decode::<Getattr<'_>>()?.attr, reply.asked);
-    refresh(inode)
+    Ok(())
 }
 
 /// Reads one piece of at most [`MAX_DATA`] bytes. Returns how many there are, and the attributes,
@@ -381,7 +387,6 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<u
     let inode = iocb.file().inode().grab().ok_or(EIO)?;
     let far = iocb.pos().saturating_add(iter.count() as u64) > FAR;
     let direct = far
-        || open.stream
         || inode.node().has_locked_ranges()
         || iocb.is_direct()
         || iocb.is_append()
@@ -394,12 +399,14 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<u
         return write_direct(iocb, iter, &inode, &open);
     }
     let session = &inode.mount().session;
-    let written = inode.locked(|| {
+    let (written, direct) = inode.locked(|| {
+        // Flags change under the inode's lock.
+        let direct = direct || inode.node().is_sealed();
         if iocb.write_checks(iter)? == 0 {
-            return Ok(0);
+            return Ok((0, direct));
         }
         if direct {
-            return write_direct(iocb, iter, &inode, &open);
+            return Ok((write_direct(iocb, iter, &inode, &open)?, direct));
         }
         freshen_edges(&inode, &open, iocb.pos(), iter.count() as u64)?;
         let node = inode.node();
@@ -408,7 +415,7 @@ pub(crate) fn write(iocb: &mut Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<u
         let written = iocb.write_cached(iter);
         node.changed(session);
         node.cached_write_ended();
-        written
+        Ok((written?, direct))
     })?;
     if direct {
         return Ok(written);
@@ -422,6 +429,18 @@ pub(crate) fn mmap(file: &File<Qtfs>) -> Result {
         return Err(ENODEV);
     }
     ask(file.inode(), open)
+}
+
+/// Data of an immutable file could never be written back.
+pub(crate) fn page_mkwrite(file: &File<Qtfs>) -> Result {
+    let (inode, open) = (file.inode(), file.open()?);
+    if inode.node().is_immutable() {
+        ask_attr(inode, open)?;
+        if inode.node().is_immutable() {
+            return Err(EPERM);
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn size(file: &File<Qtfs>) -> Result<u64> {

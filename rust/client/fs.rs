@@ -323,6 +323,10 @@ impl FileSystem for Qtfs {
         data::mmap(file)
     }
 
+    fn page_mkwrite(file: &File<Self>) -> Result {
+        data::page_mkwrite(file)
+    }
+
     fn seek(file: &File<Self>, offset: u64, hole: bool) -> Result<u64> {
         space::seek(file, offset, hole)
     }

@@ -32,7 +32,8 @@ use qtfs_vfs::{
         Attributes,
         Identity,
         Inode,
-        Key, //
+        Key,
+        Stat, //
     },
     task::{
         self,
@@ -451,6 +452,28 @@ impl Node {
     /// A lock on a range of the file was granted.
     pub(crate) fn lock_ranges(&self) {
         self.ranges_locked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether HOST was last seen to refuse all writes.
+    pub(crate) fn is_immutable(&self) -> bool {
+        self.extra().attributes & Stat::IMMUTABLE != 0
+    }
+
+    /// Whether HOST was last seen to refuse some writes.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.extra().attributes & (Stat::IMMUTABLE | Stat::APPEND) != 0
+    }
+
+    /// What `chattr(1)` made of the file.
+    pub(crate) fn seal(&self, immutable: bool, append_only: bool) {
+        let mut inner = self.inner.lock();
+        for (bit, set) in [(Stat::IMMUTABLE, immutable), (Stat::APPEND, append_only)] {
+            if set {
+                inner.extra.attributes |= bit;
+            } else {
+                inner.extra.attributes &= !bit;
+            }
+        }
     }
 
     /// Whether [`Node::lock_ranges`] was called since the file was opened first.

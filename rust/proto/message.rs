@@ -761,3 +761,15 @@ wire_struct! {
         flags_valid: u8,
     }
 }
+
+impl InodeFlags {
+    /// `FS_XFLAG_IMMUTABLE`; the kernel derives it from `flags` too.
+    pub fn is_immutable(&self) -> bool {
+        self.xflags & 0x8 != 0
+    }
+
+    /// `FS_XFLAG_APPEND`.
+    pub fn is_append_only(&self) -> bool {
+        self.xflags & 0x10 != 0
+    }
+}

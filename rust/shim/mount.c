@@ -122,15 +122,29 @@ bool qtfs_is_dirty(struct inode *inode)
 	       mapping_tagged(inode->i_mapping, PAGECACHE_TAG_WRITEBACK);
 }
 
-vm_fault_t qtfs_page_mkwrite(struct vm_fault *vmf, const struct iomap_ops *ops)
+vm_fault_t qtfs_page_mkwrite(struct vm_fault *vmf, const struct iomap_ops *ops,
+			     bool (*may_write)(struct file *file))
 {
 	struct inode *inode = file_inode(vmf->vma->vm_file);
-	vm_fault_t ret;
+	vm_fault_t ret = VM_FAULT_SIGBUS;
 
 	sb_start_pagefault(inode->i_sb);
-	ret = iomap_page_mkwrite(vmf, ops, NULL);
+	filemap_invalidate_lock_shared(inode->i_mapping);
+	if (may_write(vmf->vma->vm_file))
+		ret = iomap_page_mkwrite(vmf, ops, NULL);
+	filemap_invalidate_unlock_shared(inode->i_mapping);
 	sb_end_pagefault(inode->i_sb);
 	return ret;
+}
+
+void qtfs_mapping_lock(struct inode *inode)
+{
+	filemap_invalidate_lock(inode->i_mapping);
+}
+
+void qtfs_mapping_unlock(struct inode *inode)
+{
+	filemap_invalidate_unlock(inode->i_mapping);
 }
 
 size_t qtfs_copy_page_from_iter(struct page *page, size_t offset, size_t length,

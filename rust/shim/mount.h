@@ -37,7 +37,10 @@ gid_t qtfs_kgid(kgid_t gid);
 void qtfs_mapping_set_folio_limit(struct address_space *mapping, size_t bytes);
 int qtfs_start_writing(struct inode *inode);
 bool qtfs_is_dirty(struct inode *inode);
-vm_fault_t qtfs_page_mkwrite(struct vm_fault *vmf, const struct iomap_ops *ops);
+vm_fault_t qtfs_page_mkwrite(struct vm_fault *vmf, const struct iomap_ops *ops,
+			     bool (*may_write)(struct file *file));
+void qtfs_mapping_lock(struct inode *inode);
+void qtfs_mapping_unlock(struct inode *inode);
 size_t qtfs_copy_page_from_iter(struct page *page, size_t offset, size_t length,
 				struct iov_iter *iter);
 

@@ -271,7 +271,7 @@ impl<F: FileSystem> Ops<F> {
         let mut ops: bindings::vm_operations_struct = pin_init::zeroed();
         ops.fault = Some(bindings::filemap_fault);
         ops.map_pages = Some(bindings::filemap_map_pages);
-        ops.page_mkwrite = Some(page_mkwrite);
+        ops.page_mkwrite = Some(page_mkwrite::<F>);
         ops
     });
 }
@@ -570,9 +570,19 @@ unsafe extern "C" fn writeback_submit<F: FileSystem>(
 /// # Safety
 ///
 /// Called by the memory manager with a fault in a mapping of a regular file of `F`.
-unsafe extern "C" fn page_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: As the memory manager says.
-    unsafe { bindings::qtfs_page_mkwrite(vmf, map_operations()) }
+unsafe extern "C" fn page_mkwrite<F: FileSystem>(
+    vmf: *mut bindings::vm_fault,
+) -> bindings::vm_fault_t {
+    // SAFETY: As the memory manager says; the file of a mapping of `F` is one of `F`.
+    unsafe { bindings::qtfs_page_mkwrite(vmf, map_operations(), Some(may_write::<F>)) }
+}
+
+/// # Safety
+///
+/// `file` is a mapped file of `F`.
+unsafe extern "C" fn may_write<F: FileSystem>(file: *mut bindings::file) -> bool {
+    // SAFETY: As the caller says.
+    F::page_mkwrite(unsafe { File::from_raw(file) }).is_ok()
 }
 
 /// # Safety

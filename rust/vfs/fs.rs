@@ -227,6 +227,8 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     fn write(iocb: &mut Kiocb<'_, Self>, iter: &mut Iter<'_>) -> Result<usize>;
     /// A mapping is made.
     fn mmap(file: &File<Self>) -> Result;
+    /// A mapping is about to be written to. Fails when it must not be, which sends `SIGBUS`.
+    fn page_mkwrite(file: &File<Self>) -> Result;
     /// `SEEK_DATA` (`hole` is false) and `SEEK_HOLE`.
     fn seek(file: &File<Self>, offset: u64, hole: bool) -> Result<u64>;
     /// Size as far as it matters to `SEEK_END`.

@@ -304,6 +304,16 @@ impl<F: FileSystem> Inode<F> {
         result
     }
 
+    /// Runs `f` while no page of a mapping becomes writable and none is read into the cache.
+    pub fn mapping_locked<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: The inode is alive.
+        unsafe { bindings::qtfs_mapping_lock(self.as_raw()) };
+        let result = f();
+        // SAFETY: Locked above.
+        unsafe { bindings::qtfs_mapping_unlock(self.as_raw()) };
+        result
+    }
+
     /// An entry of this inode, with its directory and name, when the kernel has one.
     pub fn with_alias<R>(&self, f: impl FnOnce(&crate::dentry::Dentry<F>) -> R) -> Option<R> {
         // SAFETY: The inode is alive; the reference to the alias is dropped below.

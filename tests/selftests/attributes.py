@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """What stat(2) and statx(2) say, and setting times."""
 
+import mmap
 import os
+import signal
 import stat
 import time
 from errno import EACCES, ENOENT, EPERM
 
-from qtest import OTHER, ROOT, USER, as_user, case, eq, eventually, fails, files, host, on_host, run, syscalls, true, within
+from qtest import OTHER, ROOT, USER, as_user, case, eq, eventually, fails, files, host, on_host, run, spawn, syscalls, true, within
 
 FIELDS = ["st_ino", "st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_blocks",
           "st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_rdev"]
@@ -149,6 +151,47 @@ def written_before(t):
         eq(host.files.read(t.there("f")), b"written before")
     finally:
         syscalls.set_inode_flags("f", syscalls.inode_flags("f") & ~syscalls.FS_IMMUTABLE_FL)
+    os.close(fd)
+
+
+def writes(mapping):
+    """Writes to a page."""
+    mapping[0] = ord("x")
+
+
+@case("a file that has become immutable is not written to any more: EPERM, SIGBUS in a mapping", who=[ROOT])
+def written_after(t):
+    fd = os.open("f", os.O_CREAT | os.O_RDWR)
+    os.write(fd, bytes(4096))
+    mapping = mmap.mmap(fd, 4096)
+    mapping[1] = ord("y")
+    syscalls.set_inode_flags("f", syscalls.inode_flags("f") | syscalls.FS_IMMUTABLE_FL)
+    try:
+        fails(EPERM, os.write, fd, b"x")
+        child = spawn(writes, mapping)
+        true(child.finished(30), "the child has ended")
+        eq(child.died_of(), signal.SIGBUS)
+        os.fsync(fd)
+        eq(host.files.read(t.there("f"))[:3], b"\0y\0")
+    finally:
+        syscalls.set_inode_flags("f", syscalls.inode_flags("f") & ~syscalls.FS_IMMUTABLE_FL)
+    writes(mapping)
+    mapping.flush()
+    eq(host.files.read(t.there("f"))[:3], b"xy\0")
+    os.close(fd)
+
+
+@case("once the host has made a file mutable again, it is written to at once", who=[ROOT])
+def mutable_again(t):
+    fd = os.open("f", os.O_CREAT | os.O_RDWR)
+    os.write(fd, bytes(4096))
+    mapping = mmap.mmap(fd, 4096)
+    syscalls.set_inode_flags("f", syscalls.inode_flags("f") | syscalls.FS_IMMUTABLE_FL)
+    host.run(["chattr", "-i", t.there("f")])
+    writes(mapping)
+    os.pwrite(fd, b"z", 1)
+    os.fsync(fd)
+    eq(host.files.read(t.there("f"))[:3], b"xz\0")
     os.close(fd)
 
 

@@ -102,6 +102,11 @@ impl Stat {
         unsafe { &mut *raw.cast() }
     }
 
+    /// Of `STATX_ATTR_*`: nothing may be written.
+    pub const IMMUTABLE: u64 = bindings::STATX_ATTR_IMMUTABLE as u64;
+    /// Of `STATX_ATTR_*`: files are opened for appending only.
+    pub const APPEND: u64 = bindings::STATX_ATTR_APPEND as u64;
+
     /// Sets the device that the object lies on.
     pub fn set_dev(&mut self, dev: Device) {
         self.0.dev = dev.0;
