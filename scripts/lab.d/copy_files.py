@@ -15,7 +15,8 @@ target=$1
 [ ! -d "$target" ] || target=$target/$3
 cat >"$target.lab-part" && chmod "$2" "$target.lab-part" && mv -T "$target.lab-part" "$target"
 """
-UNPACK = "mkdir -p \"$1\" && tar -C \"$1\" -x --no-same-owner"
+# The clocks of the machines may differ by a second.
+UNPACK = "mkdir -p \"$1\" && tar -C \"$1\" -x --no-same-owner --warning=no-timestamp"
 
 
 def put(machine, source, target):
@@ -73,7 +74,7 @@ def _put_directory(machine, path, target):
 def _get_directory(machine, source, path):
     path.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
-    with subprocess.Popen(["tar", "-C", path, "-x", "--no-same-owner"], stdin=reader) as tar:
+    with subprocess.Popen(["tar", "-C", path, "-x", "--no-same-owner", "--warning=no-timestamp"], stdin=reader) as tar:
         os.close(reader)
         try:
             status = remote.Command(machine, ["tar", "-C", source, "-c", "."], stdin=None, stdout=writer).run()
