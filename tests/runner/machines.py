@@ -50,6 +50,8 @@ class Lab:
     def up(self, note):
         """Boots what is not up; the first time this makes the machines' image, and note() is told how far that is."""
         if self.was_up:
+            # A run that was killed may have left it cut.
+            self.call("link", "reset")
             return
         process = subprocess.Popen(self.command("up"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True, errors="replace")

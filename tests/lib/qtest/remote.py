@@ -8,11 +8,13 @@
     lab.link("down")               what scripts/lab can do
 """
 
+import fcntl
 import functools
 import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 
 from . import agent
@@ -24,9 +26,13 @@ PATIENCE = 90
 
 
 class Channel:
-    """Requests and replies over a pair of pipes; the reply to a request has its number."""
+    """Requests and replies over a pair of pipes; the reply to a request has its number.
+
+    Children of a test share it: one process at a time has a request on its way."""
 
     def __init__(self, read_fd, write_fd, prefix=""):
+        # A record lock belongs to a process, and is gone with it.
+        self.turn = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
         self.read_fd = read_fd
         self.write_fd = write_fd
         self.prefix = prefix
@@ -39,14 +45,18 @@ class Channel:
 
     def ask(self, target, payload, patience):
         """Sends, waits for the answer and returns its value."""
-        # Numbers of a process that was killed must not come again.
-        self.number = max(self.number + 1, time.monotonic_ns())
-        self._send(self.number, target, payload)
-        deadline = time.monotonic() + scaled(patience)
-        while True:
-            number, _, reply = self._line(deadline).partition(" ")
-            if number == str(self.number):
-                return wire.result(wire.from_line(reply))
+        fcntl.lockf(self.turn, fcntl.LOCK_EX)
+        try:
+            # Numbers of a process that was killed must not come again.
+            self.number = max(self.number + 1, time.monotonic_ns())
+            self._send(self.number, target, payload)
+            deadline = time.monotonic() + scaled(patience)
+            while True:
+                number, _, reply = self._line(deadline).partition(" ")
+                if number == str(self.number):
+                    return wire.result(wire.from_line(reply))
+        finally:
+            fcntl.lockf(self.turn, fcntl.LOCK_UN)
 
     def _send(self, number, target, payload):
         words = [self.prefix, str(number), target if self.prefix else "", wire.to_line(payload)]
