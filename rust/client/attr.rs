@@ -16,6 +16,7 @@ use qtfs_proto::{
     },
     AccessMask,
     FileId,
+    OpenFlags,
     SetattrValid, //
 };
 use qtfs_vfs::{
@@ -73,7 +74,15 @@ pub(crate) fn getattr(dentry: &Dentry<Qtfs>, stat: &mut Stat) -> Result {
         let _ = data::write_out(inode);
     }
     if !node.take_fresh() {
-        ask(inode, &Place::of(dentry, Reach::of_current().by_path()))?;
+        let by_path = Reach::of_current().by_path();
+        match ask(inode, &Place::of(dentry, by_path)) {
+            // What HOST has covered by a mount is out of reach but for files that are open.
+            Err(e) if e == ESTALE && !by_path => match node.any_open(OpenFlags::NONE) {
+                Some(open) => data::ask_attr(inode, &open)?,
+                None => return Err(e),
+            },
+            other => other?,
+        }
     }
     let extra = node.extra();
     stat.set_dev(mount.device(inode.device(), node.dev())?);

@@ -115,7 +115,7 @@ fn ask(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
 }
 
 /// Asks for the attributes of an open file.
-fn ask_attr(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
+pub(crate) fn ask_attr(inode: &Inode<Qtfs>, open: &OpenFile) -> Result {
     let mount = inode.mount();
     let (reply, _) = mount.call(|| {
         let file = open.id(mount, inode)?;

@@ -193,6 +193,10 @@ impl FileSystem for Qtfs {
         names::lookup(dir, name, flags)
     }
 
+    fn automount(root: &Inode<Self>, point: &Dentry<Self>) -> Result<CString> {
+        names::automount(root, point)
+    }
+
     fn atomic_open(
         dir: &Inode<Self>,
         name: &[u8],

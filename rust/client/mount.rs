@@ -28,8 +28,7 @@ use qtfs_proto::{
     AttrFlags,
     NodeId,
     Op,
-    Path,
-    PATH_MAX, //
+    Path, //
 };
 use qtfs_vfs::{
     context::Log,
@@ -54,6 +53,7 @@ use crate::{
         Text,
         LOCAL_PROC, //
     },
+    place,
     session::{
         request::{
             Asked,
@@ -266,16 +266,15 @@ impl Mount {
         let incarnation = self.session.incarnation();
         let root = attach(&self.session, incarnation)?;
         let root_id = root.node;
-        let mut buf = KVVec::from_elem(0u8, PATH_MAX + 1, GFP_KERNEL)?;
         let found = inode.with_alias(|dentry: &Dentry<Qtfs>| {
-            let path = dentry.path(&mut buf)?;
+            let path = place::path(dentry)?;
             if path.is_empty() {
                 // The root stands for whatever is at its path.
                 return Ok((root, true));
             }
             let walk = Walk {
                 root: root_id,
-                path: Path::new(path).map_err(|_| ESTALE)?,
+                path: Path::new(&path).map_err(|_| ESTALE)?,
             };
             let reply = self.as_root(&walk, incarnation)?;
             Ok((reply.decode::<Walk<'_>>()?.attr, false))

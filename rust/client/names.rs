@@ -9,7 +9,10 @@
 
 use kernel::{
     prelude::*,
-    str::CStr, //
+    str::{
+        CStr,
+        CString, //
+    },
 };
 use qtfs_proto::{
     message::{
@@ -51,7 +54,9 @@ use crate::{
         key,
         S_IFMT, //
     },
-    node, own,
+    node,
+    options::Text,
+    own,
     place::{
         self,
         Place, //
@@ -128,7 +133,9 @@ pub(crate) fn revalidate(
     }
     // Whether HOST has mounted something there decides at once where a look-up ends that is not to
     // cross mount points.
-    if !why.no_xdev() && is_decided_later(child, why) {
+    // What follows at a mount point is about the mounted directory, wherever that is.
+    let decided_here = why.no_xdev() || (mounted && !why.intermediate());
+    if !decided_here && is_decided_later(child, why) {
         return Ok(true);
     }
     // A negative entry is dropped, which costs nothing; the look-up that follows asks.
@@ -164,6 +171,17 @@ pub(crate) fn lookup(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<Found<Q
     let inode = dir.mount().inode(dir, &attr, asked)?;
     note_fresh(&inode, why);
     Ok(found(inode, &attr))
+}
+
+/// Notes where HOST has mounted something. Returns its path there.
+pub(crate) fn automount(root: &Inode<Qtfs>, point: &Dentry<Qtfs>) -> Result<CString> {
+    // Dropped meanwhile: the kernel looks again.
+    let path = place::path(point).map_err(|e| if e == ENOENT { ESTALE } else { e })?;
+    let config = &root.mount().session.config;
+    let top = Text(config.path.strip_suffix(b"/").unwrap_or(&config.path));
+    let source = CString::try_from_fmt(fmt!("{top}/{}", Text(&path)))?;
+    root.node().mounted_on(path);
+    Ok(source)
 }
 
 /// Whether HOST has mounted something there.

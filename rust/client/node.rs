@@ -98,6 +98,8 @@ struct Inner {
     writes: usize,
     /// Told when there are none any more.
     written: Option<Arc<Completion>>,
+    /// Path of the mount point, if HOST has mounted it somewhere.
+    mount_point: KVVec<u8>,
 }
 
 /// What an inode keeps.
@@ -187,6 +189,7 @@ impl Node {
                 opens: KVVec::new(),
                 writes: 0,
                 written: None,
+                mount_point: KVVec::new(),
             }),
             refreshing <- new_mutex!(()),
         })
@@ -452,6 +455,19 @@ impl Node {
     /// A lock on a range of the file was granted.
     pub(crate) fn lock_ranges(&self) {
         self.ranges_locked.store(true, Ordering::Relaxed);
+    }
+
+    /// HOST has mounted it on this path below the shared directory.
+    pub(crate) fn mounted_on(&self, path: KVVec<u8>) {
+        let old = core::mem::replace(&mut self.inner.lock().mount_point, path);
+        drop(old);
+    }
+
+    /// The path of [`Node::mounted_on`].
+    pub(crate) fn mount_point(&self) -> Result<KVVec<u8>> {
+        let mut path = KVVec::new();
+        path.extend_from_slice(&self.inner.lock().mount_point, GFP_KERNEL)?;
+        Ok(path)
     }
 
     /// Whether HOST was last seen to refuse all writes.

@@ -6,7 +6,8 @@ use kernel::prelude::*;
 use qtfs_proto::{
     Name,
     Target,
-    NAME_MAX, //
+    NAME_MAX,
+    PATH_MAX, //
 };
 use qtfs_vfs::{
     dentry::Dentry,
@@ -63,6 +64,23 @@ impl Place {
         let name = self.name.get(..self.len).ok_or(EINVAL)?;
         Ok(Target::entry(mount.id(dir)?, self::name(name)?, node))
     }
+}
+
+/// The path of an entry below the shared directory, without a leading slash.
+///
+/// Fails with [`ENOENT`] when the entry was removed.
+pub(crate) fn path(dentry: &Dentry<Qtfs>) -> Result<KVVec<u8>> {
+    let mut path = match dentry.submount() {
+        Some(root) => root.node().mount_point()?,
+        None => KVVec::new(),
+    };
+    let mut buf = KVVec::from_elem(0u8, PATH_MAX + 1, GFP_KERNEL)?;
+    let below = dentry.path(&mut buf)?;
+    if !path.is_empty() && !below.is_empty() {
+        path.push(b'/', GFP_KERNEL)?;
+    }
+    path.extend_from_slice(below, GFP_KERNEL)?;
+    Ok(path)
 }
 
 /// A name as the protocol has it.

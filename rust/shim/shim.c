@@ -114,27 +114,6 @@ struct dentry *qtfs_dget(struct dentry *dentry)
 	return dget(dentry);
 }
 
-/*
- * Of the flags that make the kernel look twice at an entry on the way through
- * it, this one only ends look-ups that are not to cross mount points.
- */
-bool qtfs_d_is_mount_root(const struct dentry *dentry)
-{
-	return READ_ONCE(dentry->d_flags) & DCACHE_MANAGE_TRANSIT;
-}
-
-void qtfs_d_set_mount_root(struct dentry *dentry, bool mount_root)
-{
-	if (qtfs_d_is_mount_root(dentry) == mount_root)
-		return;
-	spin_lock(&dentry->d_lock);
-	if (mount_root)
-		dentry->d_flags |= DCACHE_MANAGE_TRANSIT;
-	else
-		dentry->d_flags &= ~DCACHE_MANAGE_TRANSIT;
-	spin_unlock(&dentry->d_lock);
-}
-
 /* Files and directories that are being read. */
 
 struct inode *qtfs_file_inode(const struct file *file)
@@ -413,5 +392,6 @@ void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send)
 
 #include "local.c"
 #include "mount.c"
+#include "submount.c"
 #include "sysfs.c"
 #include "watch.c"

@@ -47,8 +47,6 @@ bool qtfs_d_in_lookup(const struct dentry *dentry);
 void qtfs_d_lookup_done(struct dentry *dentry);
 bool qtfs_d_unhashed(const struct dentry *dentry);
 struct dentry *qtfs_dget(struct dentry *dentry);
-bool qtfs_d_is_mount_root(const struct dentry *dentry);
-void qtfs_d_set_mount_root(struct dentry *dentry, bool mount_root);
 
 /* Files and directories that are being read. */
 struct inode *qtfs_file_inode(const struct file *file);
@@ -133,6 +131,7 @@ void qtfs_trace_reconnect(const char *mount, size_t mount_len, unsigned int lane
 
 #include "local.h"
 #include "mount.h"
+#include "submount.h"
 #include "sysfs.h"
 #include "watch.h"
 

@@ -112,12 +112,13 @@ impl<F: FileSystem> Dentry<F> {
         self.0.get()
     }
 
-    /// The inode.
+    /// The inode; at a mount point that of what is mounted there.
     ///
     /// Fails with [`ENOENT`] when the entry is negative.
     pub fn inode(&self) -> Result<&Inode<F>> {
-        // SAFETY: The dentry is alive, and holds its inode as long as the caller holds it.
-        let inode = unsafe { bindings::qtfs_d_inode(self.as_raw()) };
+        // SAFETY: The dentry is alive, and holds its inode as long as the caller holds it. A
+        // mount point holds what is mounted there.
+        let inode = unsafe { bindings::qtfs_mount_root(bindings::qtfs_d_inode(self.as_raw())) };
         if inode.is_null() {
             return Err(ENOENT);
         }
@@ -153,13 +154,28 @@ impl<F: FileSystem> Dentry<F> {
     }
 
     /// Whether it was found as [`crate::fs::Found::MountRoot`].
-    fn is_mount_root(&self) -> bool {
+    fn is_mount_point(&self) -> bool {
         // SAFETY: The dentry is alive.
-        unsafe { bindings::qtfs_d_is_mount_root(self.as_raw()) }
+        unsafe { bindings::qtfs_d_is_mount_point(self.as_raw()) }
     }
 
-    /// The path below the root of the file system, without a leading slash, as long as `buf`
-    /// can take it.
+    /// The root of the tree that the entry is in, unless that is the root of the file system:
+    /// what HOST has mounted somewhere.
+    pub fn submount(&self) -> Option<InodeRef<F>> {
+        // SAFETY: The dentry is alive; the reference is dropped below.
+        unsafe {
+            let top = bindings::qtfs_d_top(self.as_raw());
+            let root = match core::ptr::eq(top, (*(*top).d_sb).s_root) {
+                true => None,
+                false => Self::from_raw(top).inode().ok().and_then(Inode::grab),
+            };
+            bindings::dput(top);
+            root
+        }
+    }
+
+    /// The path below the root of its tree, without a leading slash, as long as `buf` can take
+    /// it; see [`Dentry::submount`].
     ///
     /// Fails with [`ENOENT`] when the entry was removed.
     pub fn path<'b>(&self, buf: &'b mut [u8]) -> Result<&'b [u8]> {
@@ -198,7 +214,8 @@ impl<F: FileSystem> Ops<F> {
     const TABLE: &'static Table<bindings::dentry_operations> = &Table({
         let mut ops: bindings::dentry_operations = pin_init::zeroed();
         ops.d_revalidate = Some(d_revalidate::<F>);
-        ops.d_manage = Some(d_manage);
+        ops.d_manage = Some(bindings::qtfs_d_manage);
+        ops.d_automount = Some(d_automount::<F>);
         ops
     });
 }
@@ -220,12 +237,13 @@ unsafe extern "C" fn d_revalidate<F: FileSystem>(
         // SAFETY: As the VFS says. Under RCU the inode may be on its way out, but its memory and
         // node stay until the grace period is over, see `free_inode`.
         let valid = unsafe {
-            let child = NonNull::new(bindings::qtfs_d_inode_rcu(dentry));
+            let inode = bindings::qtfs_d_inode_rcu(dentry);
+            let child = NonNull::new(bindings::qtfs_mount_root(inode));
             F::revalidate(
                 Inode::from_raw(dir),
                 bytes(name),
                 child.map(|inode| Inode::from_raw(inode.as_ptr())),
-                Dentry::<F>::from_raw(dentry).is_mount_root(),
+                Dentry::<F>::from_raw(dentry).is_mount_point(),
                 LookupFlags::new(flags),
             )?
         };
@@ -244,25 +262,33 @@ pub(crate) unsafe fn splice<F: FileSystem>(
     inode: InodeRef<F>,
     mounted: bool,
 ) -> *mut bindings::dentry {
-    // SAFETY: By this function's requirements. Nobody finds the entry before it is marked; one in
-    // its place, which was known before by another name, is held by the result.
+    // SAFETY: By this function's requirements. Nobody finds the entry before it is marked, and the
+    // inode of a mount point has no other entry. The calls take over what they are given.
     unsafe {
-        bindings::qtfs_d_set_mount_root(dentry, mounted);
-        let other = bindings::d_splice_alias(inode.into_raw(), dentry);
-        if check(other).is_ok_and(|other| !other.is_null()) {
-            bindings::qtfs_d_set_mount_root(other, mounted);
+        if !mounted {
+            return bindings::d_splice_alias(inode.into_raw(), dentry);
         }
-        other
+        bindings::qtfs_d_set_mount_point(dentry);
+        bindings::d_splice_alias(bindings::qtfs_new_mount_point(inode.into_raw()), dentry)
     }
 }
 
-/// Lets everybody go through: the kernel itself stops those who are not to cross mount points.
-///
 /// # Safety
 ///
-/// It does nothing, so there is none to ask for.
-unsafe extern "C" fn d_manage(_: *const bindings::path, _: bool) -> c_int {
-    0
+/// Called by the VFS with a path that ends at an entry of `F` which is a mount point.
+unsafe extern "C" fn d_automount<F: FileSystem>(
+    path: *mut bindings::path,
+) -> *mut bindings::vfsmount {
+    // SAFETY: As the VFS says.
+    let source = unsafe {
+        let point = Dentry::<F>::from_raw((*path).dentry);
+        point.inode().and_then(|root| F::automount(root, point))
+    };
+    match source {
+        // SAFETY: As the VFS says; the text ends with NUL.
+        Ok(source) => unsafe { bindings::qtfs_submount(path, source.as_char_ptr()) },
+        Err(e) => e.to_ptr(),
+    }
 }
 
 impl<F: FileSystem> Dentry<F> {
@@ -300,7 +326,7 @@ impl<F: FileSystem> Dentry<F> {
                 let inode = known
                     .inode()
                     .ok()
-                    .filter(|i| is_it(i) && known.is_mount_root() == mounted)
+                    .filter(|i| is_it(i) && known.is_mount_point() == mounted)
                     .and_then(Inode::grab);
                 // SAFETY: As above.
                 unsafe {

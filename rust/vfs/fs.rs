@@ -56,8 +56,8 @@ use qtfs_proto::PollEvents;
 pub enum Found<F: FileSystem> {
     /// The name leads to this inode.
     Inode(InodeRef<F>),
-    /// As `Inode`, and another file system begins there as far as programs can tell: system calls
-    /// that are not to leave this one (`openat2(RESOLVE_NO_XDEV)`) end at it.
+    /// As `Inode`, and HOST has mounted that there: it becomes the root of a mount of its own, see
+    /// [`FileSystem::automount`].
     MountRoot(InodeRef<F>),
     /// The name leads to this inode, which is no directory, for the caller alone: nobody else is
     /// to find it in the kernel's cache.
@@ -145,6 +145,9 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     ) -> Result<bool>;
     /// Finds a name.
     fn lookup(dir: &Inode<Self>, name: &[u8], flags: LookupFlags) -> Result<Found<Self>>;
+    /// What [`Found::MountRoot`] led to at `point` is being mounted there. Returns what the table of
+    /// mounts says is mounted.
+    fn automount(root: &Inode<Self>, point: &Dentry<Self>) -> Result<CString>;
     /// Finds or makes a file, and opens it. `flags` are `O_*`.
     fn atomic_open(
         dir: &Inode<Self>,
@@ -319,6 +322,9 @@ impl<F: FileSystem> Registration<F> {
 impl<F: FileSystem> PinnedDrop for Registration<F> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: Registered in `new`. No super block is left: each holds the module.
-        unsafe { bindings::unregister_filesystem(self.kind.get()) };
+        unsafe {
+            bindings::unregister_filesystem(self.kind.get());
+            bindings::qtfs_submounts_stop();
+        }
     }
 }

@@ -317,7 +317,15 @@ impl<F: FileSystem> Inode<F> {
     /// An entry of this inode, with its directory and name, when the kernel has one.
     pub fn with_alias<R>(&self, f: impl FnOnce(&crate::dentry::Dentry<F>) -> R) -> Option<R> {
         // SAFETY: The inode is alive; the reference to the alias is dropped below.
-        let dentry = NonNull::new(unsafe { bindings::d_find_alias(self.as_raw()) })?;
+        let dentry = NonNull::new(unsafe {
+            let named = bindings::d_find_alias(self.as_raw());
+            if named.is_null() {
+                // The root of a mount has no name.
+                bindings::d_find_any_alias(self.as_raw())
+            } else {
+                named
+            }
+        })?;
         // SAFETY: The alias is an entry of an inode of `F`.
         let result = f(unsafe { crate::dentry::Dentry::from_raw(dentry.as_ptr()) });
         // SAFETY: Taken above.
@@ -520,7 +528,12 @@ pub(crate) unsafe extern "C" fn evict_inode<F: FileSystem>(inode: *mut bindings:
     unsafe {
         bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
         bindings::clear_inode(inode);
-        F::evict(Inode::from_raw(inode));
+        let root = bindings::qtfs_mount_root(inode);
+        if core::ptr::eq(root, inode) {
+            F::evict(Inode::from_raw(inode));
+        } else {
+            bindings::iput(root);
+        }
     }
 }
 

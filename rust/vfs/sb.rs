@@ -224,6 +224,12 @@ unsafe extern "C" fn show_stats<F: FileSystem>(
     root: *mut bindings::dentry,
 ) -> c_int {
     // SAFETY: As in `show_options`.
-    unsafe { F::show_stats(mount::<F>((*root).d_sb), SeqFile::from_raw(seq.cast())) };
+    unsafe {
+        let sb = (*root).d_sb;
+        // Mounts of what HOST has mounted below it are counted with it.
+        if core::ptr::eq(root, (*sb).s_root) || !bindings::qtfs_d_is_root(root) {
+            F::show_stats(mount::<F>(sb), SeqFile::from_raw(seq.cast()));
+        }
+    }
     0
 }

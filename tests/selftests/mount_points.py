@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Mount points of the host: programs say of them on the dpu what they say on the host, from the next system call on."""
 
+import mmap
 import os
-from errno import ESTALE, EXDEV
+from errno import EBUSY, ENOENT, ESTALE, EXDEV
 
-from qtest import ROOT, case, counters, eq, fails, files, filesystems, host, on_host, run, syscalls, true
+from qtest import ROOT, case, counters, eq, eventually, fails, files, filesystems, host, on_host, run, server, spawn, syscalls, true
 from qtest.kernelfs import EXPORTS, SYS
 from qtest.syscalls import RESOLVE_NO_XDEV, STATX_ATTR_MOUNT_ROOT, openat2
 
@@ -31,6 +32,8 @@ def seen(top, names):
             found[name] = {
                 "python": os.path.ismount(name),
                 "stat -c %m": os.path.basename(run(["stat", "-c", "%m", name]).text) == os.path.basename(name),
+                "mountpoint": run(["mountpoint", "-q", name], check=False).status,
+                "findmnt": os.path.basename(run(["findmnt", "-n", "-o", "TARGET", "--target", name]).text) == os.path.basename(name),
                 "device": stat.st_dev == parent.st_dev,
                 "statx": bool(syscalls.statx(name).attributes & STATX_ATTR_MOUNT_ROOT),
                 "O_PATH": crossing(name, os.O_PATH),
@@ -55,6 +58,14 @@ def seen_there(top, names):
 def mount_there(*command):
     """mount(8) on the host."""
     run(["mount", *command])
+
+
+@on_host
+def server_is_loaded_anew():
+    """The module forgets all."""
+    server.stop_engine()
+    server.unload()
+    server.start()
 
 
 @on_host
@@ -152,16 +163,148 @@ def below_open(t):
             umount_there(t.there("top/dir"))
         eq(os.path.ismount("dir"), False)
         eq(os.stat("dir", dir_fd=fd).st_dev, os.fstat(fd).st_dev)
+    os.close(fd)
     # What the host has covered is out of reach, as its policy is about names; until it is uncovered.
+    # What is open goes on working.
+    opened = [os.open("dir", os.O_RDONLY | os.O_DIRECTORY), os.open("dir/below", os.O_RDWR)]
+    numbers = [os.fstat(one).st_ino for one in opened]
     os.chdir("dir")
     mount_there("-t", "tmpfs", "none", t.there("top/dir"))
     try:
         fails(ESTALE, os.listdir, ".")
         eq(os.listdir("../dir"), [])
+        eq(os.listdir(opened[0]), ["below"])
+        eq([os.fstat(one).st_ino for one in opened], numbers)
     finally:
         umount_there(t.there("top/dir"))
     eq(os.listdir("."), ["below"])
-    os.close(fd)
+    for one in opened:
+        os.close(one)
+
+
+def table(below):
+    """The mounts of this machine below a directory, by their paths from there."""
+    lines = files.read("/proc/self/mountinfo").decode().splitlines()
+    return sorted(os.path.relpath(line.split()[4], below) for line in lines if line.split()[4].startswith(f"{below}/"))
+
+
+@case("mount points of the host are mounts of the dpu once they were looked at, and go with the mount that they are in", who=[ROOT], needs="qtfs")
+def mounts(t):
+    os.makedirs("dir")
+    mount_there("-t", "tmpfs", "none", t.there("dir"))
+    host.os.mkdir(t.there("dir/inner"))
+    mount_there("-t", "tmpfs", "none", t.there("dir/inner"))
+    try:
+        top = "/mnt/mount_points_other"
+        os.makedirs(top, exist_ok=True)
+        filesystems.mount(t.host_dir, top)
+        eq(table(top), [])
+        os.stat(f"{top}/dir/inner")
+        eq(table(top), ["dir", "dir/inner"])
+        # As with any mount point.
+        fails(EBUSY, os.rmdir, f"{top}/dir")
+        fails(EBUSY, os.rename, f"{top}/dir", f"{top}/other")
+        fails(EXDEV, os.rename, f"{top}/dir/inner", f"{top}/other")
+        # Another mount namespace has its own.
+        script = f"umount {top}/dir/inner && umount {top}/dir && ! grep {top}/ /proc/self/mountinfo && ls {top}/dir && grep -c {top}/ /proc/self/mountinfo"
+        eq(run(["unshare", "-m", "sh", "-c", script]).text.split(), ["inner", "1"])
+        eq(table(top), ["dir", "dir/inner"])
+        os.chdir(f"{top}/dir/inner")
+        true("busy" in run(["umount", top], check=False).complaint, "it is in use")
+        os.chdir("/")
+        filesystems.umount(top)
+        eq(table(top), [])
+        filesystems.mount(t.host_dir, top)
+        fd = os.open(f"{top}/dir/inner", os.O_RDONLY | os.O_DIRECTORY)
+        run(["umount", "-l", top])
+        eq(os.listdir(fd), [])
+        # Nothing can be mounted in what is no longer mounted itself.
+        fd_top = os.open("..", os.O_PATH, dir_fd=fd)
+        eq(os.stat(fd).st_dev == os.stat(fd_top).st_dev, True)
+        os.close(fd_top)
+        os.close(fd)
+        os.rmdir(top)
+    finally:
+        umount_there(t.there("dir/inner"), t.there("dir"))
+
+
+@case("what is open below mount points outlives the server's memory", who=[ROOT], needs="qtfs", limit=120)
+def outlives(t):
+    os.makedirs("dir")
+    mount_there("-t", "tmpfs", "none", t.there("dir"))
+    try:
+        os.makedirs("dir/sub/inner")
+        files.write("file", b"")
+        mount_there("-t", "tmpfs", "none", t.there("dir/sub/inner"))
+        files.write("dir/sub/inner/f", b"data")
+        mount_there("--bind", t.there("dir/sub/inner/f"), t.there("file"))
+        opens = [os.open(name, os.O_RDWR) for name in ("dir/sub/inner/f", "file")]
+        os.chdir("dir/sub/inner")
+        server_is_loaded_anew()
+        for fd in opens:
+            eq(os.pread(fd, 4, 0), b"data")
+            os.close(fd)
+        eq(os.listdir("."), ["f"])
+        eq(os.listdir(".."), ["inner"])
+        eq(files.read(t.path("file")), b"data")
+        os.chdir("/")
+        umount_there(t.there("dir/sub/inner"), t.there("file"), t.there("dir"))
+    finally:
+        for name in ("file", "dir"):
+            host.run(["umount", "-Rl", t.there(name)], check=False)
+
+
+STATES = ([], ["above"], ["below"])
+WALKERS = 8
+
+
+def walk(top, rounds, number, opens):
+    """Looks at a mount point that comes and goes until it is told to end; how often its files were there."""
+    found = {"above": 0, "below": 0}
+    while rounds[WALKERS] == 0:
+        os.stat(f"{top}/dir")
+        os.stat(f"{top}/dir/.")
+        if opens:
+            names = os.listdir(f"{top}/dir")
+            true(names in STATES, names)
+            for name in found:
+                try:
+                    eq(files.read(f"{top}/dir/{name}"), name.encode())
+                    found[name] += 1
+                except OSError as e:
+                    true(e.errno == ENOENT, e)
+        rounds[number] = (rounds[number] + 1) % 256
+    return found
+
+
+@case("eight walkers see a mount point come and go, and nothing else", who=[ROOT], needs="qtfs", limit=180)
+def walkers(t):
+    os.makedirs("dir")
+    files.write("dir/below", b"below")
+    rounds = mmap.mmap(-1, 4096)
+    # Opening keeps the host from umounting.
+    children = [spawn(walk, t.path("."), rounds, number, number == 0) for number in range(WALKERS)]
+
+    def all_have_looked():
+        """Nobody's system call lasts over two changes: that may be ESTALE."""
+        before = rounds[:WALKERS]
+        for number in range(WALKERS):
+            eventually(lambda: not children[number].alive() or (rounds[number] - before[number]) % 256 >= 2, 30, f"walker {number} goes on")
+
+    try:
+        for _ in range(12):
+            mount_there("-t", "tmpfs", "none", t.there("dir"))
+            host.files.write(t.there("dir/above"), b"above")
+            all_have_looked()
+            eventually(lambda: host.run(["umount", t.there("dir")], check=False).status == 0, 30, "the host can umount it")
+            all_have_looked()
+    finally:
+        rounds[WALKERS] = 1
+        found = [child.result(30) for child in children]
+        host.run(["umount", t.there("dir")], check=False)
+    true(found[0]["above"] > 0 and found[0]["below"] > 0, found)
+    eq(os.listdir("dir"), ["below"])
+    eq(table(os.path.realpath("dir")), [])
 
 
 @case("device numbers stay the same while a file system of the host is mounted", who=[ROOT], needs="qtfs")
@@ -211,20 +354,6 @@ def seen_one(path):
 def seen_one_there(path):
     """The same on the host."""
     return seen_one(path)
-
-
-@case("findmnt --target names the mount of the dpu that a path is on", who=[ROOT], needs="qtfs")
-def findmnt(t):
-    os.makedirs("dir/sub")
-    command = ["findmnt", "-n", "-o", "TARGET", "--target"]
-    wanted = run([*command, "."]).text
-    mount_there("-t", "tmpfs", "none", t.there("dir"))
-    try:
-        # The host's own mounts are not mounts of this machine: mountinfo does not have them.
-        for name in ("dir", "."):
-            eq(run([*command, name]).text, wanted)
-    finally:
-        umount_there(t.there("dir"))
 
 
 @case("looking at a mount point costs no more than looking at a directory", who=[ROOT], needs="qtfs")

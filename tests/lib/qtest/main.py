@@ -226,8 +226,10 @@ class Runner:
         """A case that mounts itself may have failed in between; the file's own mount stays."""
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
             mounts = [line.split(" ")[1:3] for line in file]
-        left = [target for target, kind in mounts if kind == self.fs.name and (self.manual or target != self.fs.mnt)]
-        for target in reversed(left):
+        ours = [target for target, kind in mounts if kind == self.fs.name]
+        # The host's mount points go with the mount that they are in.
+        tops = [target for target in ours if not any(target.startswith(f"{other}/") for other in ours)]
+        for target in reversed([target for target in tops if self.manual or target != self.fs.mnt]):
             syscalls.umount(counters.plain(target), syscalls.MNT_FORCE | syscalls.MNT_DETACH)
 
     def end_of_case(self, failed, loses):

@@ -198,8 +198,11 @@ pub fn parse(text: &[u8]) -> Vec<Section> {
     let mut current: Option<Section> = None;
     let mut end = |current: &mut Option<Section>, body: &mut Vec<&str>| {
         if let Some(mut section) = current.take() {
-            section.counters = counters(body);
-            sections.push(section);
+            // Mount points of HOST are counted with the mount that they are in.
+            if body.iter().any(|line| !line.trim().is_empty()) {
+                section.counters = counters(body);
+                sections.push(section);
+            }
         }
         body.clear();
     };
@@ -365,6 +368,17 @@ mod tests {
         assert_eq!(parse(text), []);
         assert_eq!(parse(b""), []);
         assert_eq!(parse(b"\xff\xfe\n\n"), []);
+    }
+
+    #[test]
+    fn mount_points_of_the_host_are_left_out() {
+        let text = b"device /a mounted on /b with fstype qtfs statvers=1.0\n\
+            \tsession: reconnects=0 in_flight=1\n\
+            device /a/c mounted on /b/c with fstype qtfs\n\
+            device /d mounted on /e with fstype ext4\n";
+        let sections = parse(text);
+        assert_eq!(sections.len(), 1);
+        assert_eq!(sections[0].mount_point, b"/b");
     }
 
     #[test]
