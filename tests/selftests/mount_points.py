@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Mount points of the host: programs say of them on the dpu what they say on the host, from the next system call on."""
 
+import json
 import mmap
 import os
 from errno import EBUSY, ENOENT, ESTALE, EXDEV
@@ -40,6 +41,12 @@ def seen(top, names):
                 "O_RDONLY": crossing(name, os.O_RDONLY),
                 "inside": crossing(f"{name}/.", os.O_PATH) if directory else None,
             }
+        # What Docker and containerd look with, see tests/go.
+        command = filesystems.build_directory() + "/tools/mountpoints"
+        answers = [json.loads(line) for line in run([command, *map(os.path.realpath, names)]).text.splitlines()]
+        for name, answer in zip(names, answers, strict=True):
+            answer["Lookup"] = os.path.basename(answer["Lookup"]) == os.path.basename(name)
+            found[name]["moby"] = answer
         for command in (["find", ".", "-xdev"], ["du", "-axb", "--exclude=kernel", "."]):
             done = run(command)
             found[command[0]] = sorted(line.split("\t")[-1] for line in done.text.splitlines())
