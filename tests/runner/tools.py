@@ -98,8 +98,10 @@ def several(lab):
 
 def signals(lab):
     """The command gets SIGTERM and SIGINT, and its exit status tells."""
+    command = lab.command("exec", "dpu", "-n", "--", "sh", "-c", "echo runs; exec sleep 100")
     for number in (signal.SIGTERM, signal.SIGINT):
-        call = subprocess.Popen(lab.command("exec", "dpu", "-n", "--", "sh", "-c", "echo runs; exec sleep 100"), stdout=subprocess.PIPE)
+        # A shell that runs the tests in the background has it ignored.
+        call = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         try:
             eq(call.stdout.readline(), b"runs\n")
             call.send_signal(number)
