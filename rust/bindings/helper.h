@@ -111,6 +111,7 @@
 #include <linux/module.h>
 #include <linux/proc_fs.h>
 #include <linux/sysfs.h>
+#include <asm/ioctls.h>
 
 #include "shim.h"
 

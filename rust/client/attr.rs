@@ -182,9 +182,9 @@ pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
     if inode.node().is_own() {
         return own::permission(inode, mask);
     }
-    let plain = kind == kind::DIRECTORY || kind == kind::REGULAR || kind == kind::SYMLINK;
+    let plain = [kind::DIRECTORY, kind::REGULAR, kind::SYMLINK, kind::FIFO].contains(&kind);
     // Whatever follows is a request which the server checks; so only questions that nothing
-    // follows are asked here, and those about device nodes, which are opened on this machine.
+    // follows are asked here, and those about nodes that are opened on this machine.
     if plain && !has(may::ACCESS | may::CHDIR) {
         // The kernel itself does not execute what has no such bit, so it must be a new one.
         let executes = kind == kind::REGULAR && has(may::EXEC) && inode.mode() & 0o111 == 0;

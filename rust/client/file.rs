@@ -21,11 +21,13 @@ use qtfs_proto::{
     message::{
         Lookup,
         Open,
-        OpenReply, //
+        OpenReply,
+        Release, //
     },
     AttrFlags,
     FileId,
     FsClass,
+    List,
     LookupFlags,
     OpenFlags,
     Opened,
@@ -140,6 +142,8 @@ pub(crate) struct OpenFile {
     pub(crate) first: Mutex<Option<First>>,
     /// Programs can wait for it; others are always ready.
     pub(crate) pollable: bool,
+    /// The server takes it for a FIFO.
+    pub(crate) is_fifo: bool,
     /// Who waits for it.
     #[pin]
     pub(crate) polled: Polled,
@@ -173,6 +177,7 @@ impl OpenFile {
                 listing,
                 first <- new_mutex!(None),
                 pollable: reply.opened.has(Opened::POLL),
+                is_fifo: reply.attr.mode & S_IFMT == kind::FIFO,
                 polled <- polled,
             }),
             GFP_KERNEL,
@@ -209,10 +214,16 @@ impl OpenFile {
         session.credentials.register(session, &self.acting)?;
         let once = OpenFlags::CREATE
             .with(OpenFlags::EXCL)
-            .with(OpenFlags::TRUNC);
+            .with(OpenFlags::TRUNC)
+            .with(OpenFlags::TMPFILE);
+        // A FIFO that nobody reads is an error when it is written to, not here.
+        let waits = match self.is_fifo {
+            true => OpenFlags::NONBLOCK,
+            false => OpenFlags::NONE,
+        };
         let message = Open {
             target: Target::node(mount.id(inode)?),
-            flags: self.flags.without(once).without(OpenFlags::TMPFILE),
+            flags: self.flags.without(once.with(waits)),
             mode: 0,
             umask: 0,
             want: 0,
@@ -251,6 +262,27 @@ impl OpenFile {
     /// Whether it is closed but for data that is to be written.
     pub(crate) fn lingers(&self) -> bool {
         self.lingers.load(Ordering::Acquire)
+    }
+
+    /// Tells the server to close the file, and waits for a moment until it has: what others see of
+    /// the other end of a FIFO has changed when `close(2)` returns.
+    fn close_now(&self, mount: &Mount) {
+        let session = &mount.session;
+        let incarnation = self.incarnation.load(Ordering::Acquire);
+        let id = FileId(self.id.load(Ordering::Acquire));
+        let closed = (|| {
+            let mut bytes = [0; 8];
+            let release = Release {
+                files: List::pack([id], &mut bytes).map_err(|_| EINVAL)?,
+                nodes: List::pack([], &mut []).map_err(|_| EINVAL)?,
+            };
+            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+            session.exchange_as(&release, 0, none, None, Wait::Briefly, incarnation)
+        })();
+        if closed.is_err() {
+            // Perhaps once more, which does no harm: ids are never used again.
+            self.close(mount);
+        }
     }
 
     /// Tells the server to close the file, without waiting.
@@ -442,6 +474,29 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
     Ok(open)
 }
 
+/// Opens a FIFO, without waiting. Returns whether it waits for the other end.
+pub(crate) fn open_fifo(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<(Arc<OpenFile>, bool)> {
+    let mount = inode.mount();
+    let once = OpenFlags::CREATE.with(OpenFlags::EXCL);
+    let Sent { reply, open, asked } = sent(mount, file.flags(), true, None, |flags| {
+        Ok(Open {
+            target: Target::node(mount.id(inode)?),
+            flags: flags.without(once.with(OpenFlags::TRUNC)),
+            mode: 0,
+            umask: 0,
+            want: 0,
+        })
+    })?;
+    let open = open.ok_or(ESTALE)?;
+    if crate::mount::key(&reply.attr) != inode.node().identity() || !open.is_fifo {
+        open.close(mount);
+        return Err(ESTALE);
+    }
+    node::apply(inode, &reply.attr, asked);
+    begin(inode, &open)?;
+    Ok((open, reply.opened.has(Opened::ALONE)))
+}
+
 pub(crate) fn atomic_open(
     dir: &Inode<Qtfs>,
     bytes: &[u8],
@@ -558,7 +613,11 @@ pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
         }
     }
     inode.node().closed(open);
-    open.close(inode.mount());
+    if open.is_fifo {
+        open.close_now(inode.mount());
+    } else {
+        open.close(inode.mount());
+    }
 }
 
 /// Closes the files that only waited for data to be written, if it is.

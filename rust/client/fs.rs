@@ -59,6 +59,7 @@ use crate::{
     attr,
     data,
     dir,
+    fifo,
     file::{
         self,
         OpenFile, //
@@ -329,6 +330,22 @@ impl FileSystem for Qtfs {
 
     fn page_mkwrite(file: &File<Self>) -> Result {
         data::page_mkwrite(file)
+    }
+
+    fn open_fifo(inode: &Inode<Self>, file: &File<Self>) -> Result<Arc<OpenFile>> {
+        fifo::open(inode, file)
+    }
+
+    fn receive(iocb: &Kiocb<'_, Self>, iter: &mut Iter<'_>) -> Result<usize> {
+        fifo::receive(iocb, iter)
+    }
+
+    fn send(iocb: &Kiocb<'_, Self>, iter: &mut Iter<'_>) -> Result<usize> {
+        fifo::send(iocb, iter)
+    }
+
+    fn queued(file: &File<Self>) -> Result<u32> {
+        fifo::queued(file)
     }
 
     fn seek(file: &File<Self>, offset: u64, hole: bool) -> Result<u64> {

@@ -19,6 +19,7 @@ use qtfs_proto::{
 };
 use qtfs_vfs::{
     file::File,
+    inode::Inode,
     poll::PollQueue, //
 };
 
@@ -104,14 +105,21 @@ fn watch(session: &Session, open: &Arc<OpenFile>) -> Result<u64> {
     }
 }
 
-/// Asks for what a file is ready for. Those who wait are woken at the first of each of `wake` from
-/// now on.
+/// What the server answered to POLL.
+pub(crate) struct Answer {
+    pub(crate) ready: PollEvents,
+    /// Bytes that a FIFO has.
+    pub(crate) queued: u32,
+    /// The incarnation of the session; none when there was no answer.
+    incarnation: Option<u32>,
+}
+
+/// Asks for what an open file is ready for. Those who wait are woken at the first of each of
+/// `wake` from now on.
 ///
 /// While HOST cannot be reached a file is ready for nothing; whoever waits is woken when HOST is
 /// there again, or answers after all.
-pub(crate) fn poll(file: &File<Qtfs>, wake: PollEvents) -> Result<PollEvents> {
-    let open = file.open()?;
-    let inode = file.inode();
+pub(crate) fn ask(inode: &Inode<Qtfs>, open: &Arc<OpenFile>, wake: PollEvents) -> Result<Answer> {
     let mount = inode.mount();
     let watch = watch(&mount.session, open)?;
     let late = open.polled.take_late();
@@ -124,19 +132,42 @@ pub(crate) fn poll(file: &File<Qtfs>, wake: PollEvents) -> Result<PollEvents> {
     });
     let reply = match answer {
         Ok((reply, _)) => reply,
-        Err(e) if e == ETIMEDOUT || e == EINTR => return Ok(late),
+        Err(e) if e == ETIMEDOUT || e == EINTR => {
+            return Ok(Answer {
+                ready: late,
+                queued: 0,
+                incarnation: None,
+            })
+        }
         Err(e) => return Err(e),
     };
-    let ready = reply.decode::<Poll>()?.ready;
+    let decoded = reply.decode::<Poll>()?;
     // What others have consumed since is not there any more.
     let late = late.without(PollEvents::ALL.without(CHANGED));
+    Ok(Answer {
+        ready: decoded.ready.with(late),
+        queued: decoded.queued,
+        incarnation: Some(reply.asked.incarnation),
+    })
+}
+
+/// See [`ask`].
+pub(crate) fn poll(file: &File<Qtfs>, wake: PollEvents) -> Result<PollEvents> {
+    let open = file.open()?;
+    let answer = ask(file.inode(), open, wake)?;
+    let Some(incarnation) = answer.incarnation else {
+        return Ok(answer.ready);
+    };
     // What changed before the server had the file open anew, nobody can tell.
-    let incarnation = reply.asked.incarnation;
     let before = open.polled.incarnation.swap(incarnation, Ordering::AcqRel);
     let anew = before != incarnation;
     let unread = open.polled.unread.load(Ordering::Acquire);
+    // That a FIFO has its other end is no event for programs.
+    let ready = match open.is_fifo {
+        true => answer.ready.without(PollEvents::MSG),
+        false => answer.ready,
+    };
     Ok(ready
-        .with(late)
         .with_if(unread, CHANGED)
-        .with_if(anew, CHANGED.with(PollEvents::IN)))
+        .with_if(anew && !open.is_fifo, CHANGED.with(PollEvents::IN)))
 }

@@ -18,6 +18,7 @@ use qtfs_vfs::fs::Registration;
 mod attr;
 mod data;
 mod dir;
+mod fifo;
 mod file;
 mod fs;
 mod lock;

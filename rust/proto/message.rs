@@ -741,7 +741,19 @@ messages! {
     {
         /// All that it is ready for.
         ready: PollEvents,
+        /// How many bytes a FIFO has.
+        queued: u32,
     }
+
+    /// Takes out of a FIFO what it has, without waiting; the data section has it, none at its end.
+    37 RECEIVE Receive => ReceiveReply, once
+    {
+        /// The open file.
+        file: FileId,
+        /// How many bytes at most.
+        len: u32,
+    }
+    {}
 }
 
 wire_struct! {

@@ -144,7 +144,7 @@ flags! {
     /// What an OPEN reply says of the file.
     Opened("open reply") {
         /// The object is open; without it the name was found but is no regular file or directory,
-        /// and only attributes are returned.
+        /// and only attributes are returned. A FIFO is opened when its node is named.
         OPENED = 0,
         /// The call made the file.
         CREATED = 1,
@@ -154,6 +154,8 @@ flags! {
         STREAM = 3,
         /// POLL says something else than "always ready".
         POLL = 4,
+        /// It is a FIFO, and nobody has opened the other end yet; POLL says MSG once somebody has.
+        ALONE = 5,
     }
 
     /// What an open file is ready for; the numbers of `POLL*` differ between architectures, these

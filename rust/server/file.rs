@@ -21,6 +21,7 @@ use qtfs_proto::{
     PollEvents, //
 };
 use qtfs_vfs::local::{
+    fifo::OtherEnd,
     lock::{
         self,
         Owner, //
@@ -69,6 +70,8 @@ pub(crate) struct OpenFile {
     kept: Mutex<KVec<Arc<OpenFile>>>,
     /// Its contents are kept in the page cache.
     cached: bool,
+    /// Of a FIFO.
+    end: OtherEnd,
     #[pin]
     file: WatchedFile<Poller>,
 }
@@ -136,6 +139,7 @@ impl OpenFile {
         session: &Arc<Session>,
         node: Arc<Node>,
         file: File,
+        end: OtherEnd,
         text: KVVec<u8>,
         rule: Rule,
         policy: &Policy,
@@ -145,7 +149,7 @@ impl OpenFile {
             rule: Some(rule),
         };
         let counted = node.clone();
-        let cached = class::of(file.path().magic()) == FsClass::Regular;
+        let cached = !file.is_fifo() && class::of(file.path().magic()) == FsClass::Regular;
         let writes = file.is_writable();
         let this = Arc::pin_init(
             try_pin_init!(Self {
@@ -157,6 +161,7 @@ impl OpenFile {
                 owners <- new_mutex!(KVec::new()),
                 kept <- new_mutex!(KVec::new()),
                 cached,
+                end,
                 file <- WatchedFile::new(file),
             }),
             GFP_KERNEL,
@@ -176,7 +181,15 @@ impl OpenFile {
     /// `wake` from now on.
     pub(crate) fn poll(&self, watch: u64, wake: PollEvents) -> Result<PollEvents> {
         let poller = || Ok(Poller::new(&self.session, watch));
-        Ok(self.file.poll(wake, poller)?)
+        let ready = self.file.poll(wake, poller)?;
+        // Looked at after the watch is set, so that none is missed.
+        let partner = self.file().is_fifo() && self.has_partner();
+        Ok(ready.with_if(partner, PollEvents::MSG))
+    }
+
+    /// Whether the other end of a FIFO has been opened; what is no FIFO needs none.
+    pub(crate) fn has_partner(&self) -> bool {
+        self.file().has_partner(self.end)
     }
 
     /// Whether its contents are kept in the page cache, and not made at read time.

@@ -10,6 +10,7 @@ pub(crate) mod attach;
 pub(crate) mod attr;
 pub(crate) mod class;
 pub(crate) mod data;
+pub(crate) mod fifo;
 pub(crate) mod lock;
 pub(crate) mod lookup;
 pub(crate) mod make;

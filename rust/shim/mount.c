@@ -293,3 +293,13 @@ enum qtfs_reach qtfs_syscall_reach(void)
 		return QTFS_REACH_OTHER;
 	}
 }
+
+void qtfs_signal_pipe(void)
+{
+	send_sig(SIGPIPE, current, 0);
+}
+
+int qtfs_put_int(unsigned long address, int value)
+{
+	return put_user(value, (int __user *)address);
+}

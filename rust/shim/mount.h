@@ -55,6 +55,8 @@ int qtfs_current_umask(void);
 pid_t qtfs_current_tgid(void);
 pid_t qtfs_current_tid(void);
 u64 qtfs_hash_owner(unsigned long owner);
+void qtfs_signal_pipe(void);
+int qtfs_put_int(unsigned long address, int value);
 size_t qtfs_node_name(char *buf, size_t size);
 
 /*

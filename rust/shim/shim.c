@@ -390,6 +390,7 @@ void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send)
 	WRITE_ONCE(sock->sk->sk_sndtimeo, send);
 }
 
+#include "fifo.c"
 #include "local.c"
 #include "mount.c"
 #include "submount.c"

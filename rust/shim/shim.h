@@ -129,6 +129,7 @@ void qtfs_trace_wait(const struct qtfs_trace *request);
 void qtfs_trace_finish(const struct qtfs_trace *request, long status, u64 us);
 void qtfs_trace_reconnect(const char *mount, size_t mount_len, unsigned int lane, int error);
 
+#include "fifo.h"
 #include "local.h"
 #include "mount.h"
 #include "submount.h"

@@ -7,6 +7,7 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+#include "fifo.h"
 #include "watch.h"
 
 static void qtfs_watch_work(struct work_struct *work)
@@ -78,6 +79,8 @@ void qtfs_watch_init(struct qtfs_watch *watch, void (*tell)(void *context, unsig
 int qtfs_watch_poll(struct qtfs_watch *watch, struct file *file, unsigned int wake,
 		    unsigned int *ready)
 {
+	struct pipe_inode_info *pipe;
+
 	/* Some files have a queue only after something was written to them. */
 	while (watch->count && !smp_load_acquire(&watch->entries[watch->count - 1].head))
 		watch->count--;
@@ -86,6 +89,10 @@ int qtfs_watch_poll(struct qtfs_watch *watch, struct file *file, unsigned int wa
 	if (wake)
 		atomic_or(wake | (__force unsigned int)(EPOLLERR | EPOLLHUP), &watch->armed);
 	*ready = (__force unsigned int)vfs_poll(file, &watch->table);
+	/* Who opens a FIFO for reading is told of where readers wait. */
+	pipe = file->f_mode & FMODE_READ ? NULL : qtfs_fifo(file);
+	if (pipe && watch->table._qproc && watch->count == 1)
+		qtfs_watch_queue(file, &pipe->rd_wait, &watch->table);
 	return watch->error;
 }
 
@@ -124,6 +131,12 @@ unsigned int qtfs_poll_requested(const struct poll_table_struct *table)
 bool qtfs_poll_has_waiters(wait_queue_head_t *head)
 {
 	return wq_has_sleeper(head);
+}
+
+/* Waits until @generation is not @seen; whoever changes it wakes the queue. */
+int qtfs_poll_sleep(wait_queue_head_t *head, const unsigned int *generation, unsigned int seen)
+{
+	return wait_event_interruptible(*head, READ_ONCE(*generation) != seen);
 }
 
 /* With 0 whoever waits is woken. */

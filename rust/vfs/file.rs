@@ -56,6 +56,11 @@ impl<F: FileSystem> File<F> {
         unsafe { (*self.as_raw()).f_flags }
     }
 
+    /// Whether nothing may wait (`O_NONBLOCK`).
+    pub fn is_nonblocking(&self) -> bool {
+        self.flags() & bindings::O_NONBLOCK != 0
+    }
+
     /// Whether the file is open for writing.
     pub fn writable(&self) -> bool {
         // SAFETY: The file is alive.
@@ -163,6 +168,22 @@ impl<F: FileSystem> Ops<F> {
         ops
     });
 
+    const FIFO: &'static Table<bindings::file_operations> = &Table({
+        let mut ops: bindings::file_operations = pin_init::zeroed();
+        ops.open = Some(open_fifo::<F>);
+        ops.release = Some(release::<F>);
+        ops.read_iter = Some(io::receive_iter::<F>);
+        ops.write_iter = Some(io::send_iter::<F>);
+        ops.splice_read = Some(bindings::copy_splice_read);
+        ops.splice_write = Some(bindings::iter_file_splice_write);
+        ops.poll = Some(poll::poll::<F>);
+        ops.unlocked_ioctl = Some(fifo_ioctl::<F>);
+        ops.compat_ioctl = Some(bindings::compat_ptr_ioctl);
+        ops.lock = Some(lock::lock::<F>);
+        ops.flock = Some(lock::lock::<F>);
+        ops
+    });
+
     const DIRECTORY: &'static Table<bindings::file_operations> = &Table({
         let mut ops: bindings::file_operations = pin_init::zeroed();
         ops.open = Some(open::<F>);
@@ -185,6 +206,10 @@ pub(crate) fn pollable<F: FileSystem>() -> *const bindings::file_operations {
     &raw const Ops::<F>::POLLABLE.0
 }
 
+pub(crate) fn fifo<F: FileSystem>() -> *const bindings::file_operations {
+    &raw const Ops::<F>::FIFO.0
+}
+
 pub(crate) fn directory<F: FileSystem>() -> *const bindings::file_operations {
     &raw const Ops::<F>::DIRECTORY.0
 }
@@ -205,6 +230,44 @@ unsafe extern "C" fn open<F: FileSystem>(
         }
         Ok(0)
     })
+}
+
+/// # Safety
+///
+/// Called by the VFS with the inode of a FIFO of `F` and a file that is being opened.
+unsafe extern "C" fn open_fifo<F: FileSystem>(
+    inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: As the VFS says.
+        unsafe {
+            bindings::stream_open(inode, file);
+            let open = F::open_fifo(Inode::from_raw(inode), File::from_raw(file))?;
+            set_open::<F>(file, Some(open));
+        }
+        Ok(0)
+    })
+}
+
+/// # Safety
+///
+/// Called by the VFS with an open FIFO of `F`.
+unsafe extern "C" fn fifo_ioctl<F: FileSystem>(
+    file: *mut bindings::file,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
+    let result = (|| {
+        if cmd != bindings::FIONREAD {
+            return Err(ENOTTY);
+        }
+        // SAFETY: As the VFS says.
+        let queued = F::queued(unsafe { File::from_raw(file) })?;
+        // SAFETY: The address is checked.
+        to_result(unsafe { bindings::qtfs_put_int(arg, queued as c_int) })
+    })();
+    result.map_or_else(|e: Error| e.to_errno() as c_long, |()| 0)
 }
 
 /// # Safety

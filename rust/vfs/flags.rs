@@ -32,6 +32,8 @@ pub mod may {
 pub mod kind {
     use crate::bindings;
 
+    /// FIFO.
+    pub const FIFO: u32 = bindings::S_IFIFO;
     /// Directory.
     pub const DIRECTORY: u32 = bindings::S_IFDIR;
     /// Regular file.

@@ -232,6 +232,14 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     fn mmap(file: &File<Self>) -> Result;
     /// A mapping is about to be written to. Fails when it must not be, which sends `SIGBUS`.
     fn page_mkwrite(file: &File<Self>) -> Result;
+    /// Opens a FIFO: waits for the other end unless the file is not to.
+    fn open_fifo(inode: &Inode<Self>, file: &File<Self>) -> Result<Arc<Self::Open>>;
+    /// Reads from a FIFO. Returns the number of bytes.
+    fn receive(iocb: &Kiocb<'_, Self>, iter: &mut Iter<'_>) -> Result<usize>;
+    /// Writes into a FIFO. Returns the number of bytes.
+    fn send(iocb: &Kiocb<'_, Self>, iter: &mut Iter<'_>) -> Result<usize>;
+    /// Number of bytes that can be read from a FIFO.
+    fn queued(file: &File<Self>) -> Result<u32>;
     /// `SEEK_DATA` (`hole` is false) and `SEEK_HOLE`.
     fn seek(file: &File<Self>, offset: u64, hole: bool) -> Result<u64>;
     /// Size as far as it matters to `SEEK_END`.

@@ -405,6 +405,10 @@ impl<F: FileSystem> Inode<F> {
                     (*inode).i_op = ops::directory::<F>();
                     (*inode).__bindgen_anon_3.i_fop = crate::file::directory::<F>();
                 }
+                bindings::S_IFIFO => {
+                    (*inode).i_op = ops::special::<F>();
+                    (*inode).__bindgen_anon_3.i_fop = crate::file::fifo::<F>();
+                }
                 bindings::S_IFLNK if new.magic => (*inode).i_op = ops::magic::<F>(),
                 bindings::S_IFLNK => (*inode).i_op = ops::symlink::<F>(),
                 _ => {

@@ -29,6 +29,12 @@ impl Iter<'_> {
         unsafe { bindings::qtfs_iov_iter_count(self.0) }
     }
 
+    /// Goes back by `len` bytes that were copied.
+    pub fn revert(&mut self, len: usize) {
+        // SAFETY: The iterator is alive, and is that far from its beginning.
+        unsafe { bindings::iov_iter_revert(self.0, len) };
+    }
+
     /// Copies the first `len` bytes of `pages` to the caller. Returns how many bytes its memory
     /// took.
     pub fn copy_from_pages(&mut self, pages: &Pages, len: usize) -> usize {
@@ -117,6 +123,11 @@ impl<F: FileSystem> Kiocb<'_, F> {
         self.has(bindings::IOCB_NOWAIT as u32)
     }
 
+    /// Whether a FIFO that nobody reads is told by an error alone (`RWF_NOSIGNAL`).
+    pub fn is_without_signal(&self) -> bool {
+        self.has(bindings::IOCB_NOSIGNAL as u32)
+    }
+
     /// Whether data must reach stable storage before the write returns (`O_DSYNC`).
     pub fn is_dsync(&self) -> bool {
         self.has(bindings::IOCB_DSYNC as u32)
@@ -191,5 +202,29 @@ pub(crate) unsafe extern "C" fn write_iter<F: FileSystem>(
 ) -> isize {
     // SAFETY: As the VFS says.
     let result = unsafe { F::write(&mut Kiocb(&mut *iocb, PhantomData), &mut Iter(&mut *iter)) };
+    result.map_or_else(|e| e.to_errno() as isize, |n| n as isize)
+}
+
+/// # Safety
+///
+/// Called by the VFS with a request on a FIFO of `F` and its memory.
+pub(crate) unsafe extern "C" fn receive_iter<F: FileSystem>(
+    iocb: *mut bindings::kiocb,
+    iter: *mut bindings::iov_iter,
+) -> isize {
+    // SAFETY: As the VFS says.
+    let result = unsafe { F::receive(&Kiocb(&mut *iocb, PhantomData), &mut Iter(&mut *iter)) };
+    result.map_or_else(|e| e.to_errno() as isize, |n| n as isize)
+}
+
+/// # Safety
+///
+/// Called by the VFS with a request on a FIFO of `F` and its memory.
+pub(crate) unsafe extern "C" fn send_iter<F: FileSystem>(
+    iocb: *mut bindings::kiocb,
+    iter: *mut bindings::iov_iter,
+) -> isize {
+    // SAFETY: As the VFS says.
+    let result = unsafe { F::send(&Kiocb(&mut *iocb, PhantomData), &mut Iter(&mut *iter)) };
     result.map_or_else(|e| e.to_errno() as isize, |n| n as isize)
 }

@@ -11,7 +11,7 @@
 //! - [`identity`]: what stays the same of an object while its name changes.
 //! - [`stat`]: attributes; [`magic`]: numbers of file systems.
 //! - [`file`]: open files and their data; [`window`]: files that know user memory only;
-//!   [`watch`]: waiting until they are ready.
+//!   [`watch`]: waiting until they are ready; [`fifo`]: opening without waiting.
 //! - [`dir`]: listing directories.
 //! - [`make`], [`remove`], [`rename`]: changing directories.
 //! - [`change`]: changing attributes; [`xattr`], [`acl`]: extended ones; [`flags`]: inode flags.
@@ -25,6 +25,7 @@ pub mod change;
 pub mod cred;
 pub mod device;
 pub mod dir;
+pub mod fifo;
 pub mod file;
 pub mod flags;
 pub mod identity;

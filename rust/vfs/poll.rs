@@ -4,7 +4,12 @@
 //!
 //! C header: [`include/linux/poll.h`](srctree/include/linux/poll.h)
 
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
 use kernel::{
+    error::to_result,
     prelude::*,
     types::Opaque, //
 };
@@ -22,6 +27,8 @@ use crate::{
 pub struct PollQueue {
     #[pin]
     head: Opaque<bindings::wait_queue_head_t>,
+    /// Changes each time that somebody may have to look again.
+    generation: AtomicU32,
 }
 
 // SAFETY: A wait queue has a lock of its own.
@@ -37,11 +44,27 @@ impl PollQueue {
                 // SAFETY: The place is ours, and pinned.
                 unsafe { bindings::qtfs_poll_init(head) }
             }),
+            generation: AtomicU32::new(0),
         })
+    }
+
+    /// For [`PollQueue::sleep`].
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Waits until somebody was woken since [`PollQueue::generation`] said `seen`.
+    ///
+    /// Fails with [`ERESTARTSYS`] when a signal comes.
+    pub fn sleep(&self, seen: u32) -> Result {
+        let generation = self.generation.as_ptr();
+        // SAFETY: The queue is initialised and pinned; the number is only read.
+        to_result(unsafe { bindings::qtfs_poll_sleep(self.head.get(), generation, seen) })
     }
 
     /// Wakes who waits for any of `events`, or whoever waits when there are none. They look again.
     pub fn wake(&self, events: PollEvents) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         // SAFETY: The queue is initialised and pinned.
         unsafe { bindings::qtfs_poll_wake(self.head.get(), events.bits()) };
     }

@@ -195,3 +195,9 @@ impl Caller {
         })
     }
 }
+
+/// Tells the current task that it writes where nobody reads, as `write(2)` does: `SIGPIPE`.
+pub fn signal_pipe() {
+    // SAFETY: It is about the current task.
+    unsafe { bindings::qtfs_signal_pipe() };
+}

@@ -146,7 +146,7 @@ fn flags(lines: &mut Vec<String>) {
         OpenFlags {
             READ WRITE APPEND CREATE EXCL TRUNC DIRECTORY NONBLOCK SYNC DSYNC NOATIME TMPFILE EXEC LIST
         }
-        Opened { OPENED CREATED EOF STREAM POLL }
+        Opened { OPENED CREATED EOF STREAM POLL ALONE }
         PollEvents { IN PRI OUT ERR HUP NVAL RDNORM RDBAND WRNORM WRBAND MSG RDHUP }
         LookupFlags { REBIND }
         SetattrValid {

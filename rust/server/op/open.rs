@@ -23,6 +23,7 @@ use qtfs_proto::{
 };
 use qtfs_vfs::local::{
     self,
+    fifo::OtherEnd,
     file::{
         How,
         ReadHow, //
@@ -41,7 +42,8 @@ use crate::{
     node::Node,
     op::{
         class,
-        data, //
+        data,
+        fifo, //
     },
     refusal::Result,
     resolve::{
@@ -60,6 +62,8 @@ const ATTEMPTS: usize = 16;
 enum Outcome<'a> {
     /// It is open.
     Open(Found<'a>, File),
+    /// It is a FIFO, and open.
+    Fifo(Found<'a>, File, OtherEnd),
     /// It is there, but is not to be opened here.
     Other(Found<'a>),
 }
@@ -80,7 +84,11 @@ pub(crate) fn open(ctx: &mut Context<'_>, r: &Open<'_>) -> Result<Reply> {
         match attempt(ctx, r) {
             Ok(Outcome::Open(found, file)) => {
                 let node = ctx.node(&found)?;
-                return opened(ctx, r, node, &found, file);
+                return opened(ctx, r, node, &found, file, OtherEnd::default());
+            }
+            Ok(Outcome::Fifo(found, file, end)) => {
+                let node = ctx.node(&found)?;
+                return opened(ctx, r, node, &found, file, end);
             }
             Ok(Outcome::Other(found)) => {
                 let attr = ctx.attr(&found)?;
@@ -171,10 +179,15 @@ fn existing<'r>(
     if r.flags.has(OpenFlags::DIRECTORY) && !path.is_dir() {
         return Err(ENOTDIR.into());
     }
+    let how = how(r);
+    // Who names a FIFO by its node knows what it is.
+    if path.is_fifo() && !r.target.node.is_none() {
+        let (file, end) = fifo::open(ctx, r, &found, how)?;
+        return Ok(Outcome::Fifo(found, file, end));
+    }
     if !path.is_dir() && !path.is_regular() {
         return Ok(Outcome::Other(found));
     }
-    let how = how(r);
     if how.write || how.truncate {
         if path.is_dir() {
             return Err(EISDIR.into());
@@ -274,7 +287,7 @@ fn nameless(ctx: &mut Context<'_>, r: &Open<'_>) -> Result<Reply> {
         rule: dir.rule,
         at: At::Node(node.clone()),
     };
-    opened(ctx, r, node, &found, file)
+    opened(ctx, r, node, &found, file, OtherEnd::default())
 }
 
 /// Adds the open file to the session and answers.
@@ -284,6 +297,7 @@ fn opened(
     node: Arc<Node>,
     found: &Found<'_>,
     file: File,
+    end: OtherEnd,
 ) -> Result<Reply> {
     let created = file.was_created() || r.flags.has(OpenFlags::TMPFILE);
     let mut text = KVVec::with_capacity(found.text.len(), GFP_KERNEL)?;
@@ -292,6 +306,7 @@ fn opened(
         ctx.session,
         node.clone(),
         file,
+        end,
         text,
         found.rule,
         &ctx.policy,
@@ -340,7 +355,8 @@ fn answer(
     let flags = Opened::OPENED
         .with_if(created, Opened::CREATED)
         .with_if(end, Opened::EOF)
-        .with_if(class != FsClass::Regular, Opened::STREAM)
+        .with_if(!open.is_cached(), Opened::STREAM)
+        .with_if(!open.has_partner(), Opened::ALONE)
         .with_if(open.file().can_poll(), Opened::POLL);
     ctx.reply_with(
         &OpenReply {
@@ -356,7 +372,8 @@ fn answer(
 pub(crate) fn poll(ctx: &mut Context<'_>, r: &Poll) -> Result<Reply> {
     let file = ctx.file(r.file, false)?;
     let ready = file.poll(r.watch, r.wake)?;
-    ctx.reply(&PollReply { ready })
+    let queued = file.file().queued();
+    ctx.reply(&PollReply { ready, queued })
 }
 
 /// Whether contents that are made at read time may be made now.

@@ -64,7 +64,7 @@ pub struct How {
 
 impl How {
     /// `O_*` flags, with those that keep symlinks and controlling terminals away.
-    fn flags(self) -> c_int {
+    pub(super) fn flags(self) -> c_int {
         let access = match (self.read, self.write) {
             (_, false) => bindings::O_RDONLY,
             (false, true) => bindings::O_WRONLY,
@@ -154,6 +154,14 @@ impl File {
         })?;
         // INVARIANT: The reference is ours.
         Ok(Self(NonNull::new(file).ok_or(ENOENT)?))
+    }
+
+    /// # Safety
+    ///
+    /// The caller gives its reference to an open file away.
+    pub(super) unsafe fn from_raw(raw: NonNull<bindings::file>) -> Self {
+        // INVARIANT: By this function's requirements.
+        Self(raw)
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::file {
@@ -318,7 +326,8 @@ impl File {
     ) -> Result<(usize, u64)> {
         let len = pages.len().saturating_sub(start).min(MAX_TRANSFER);
         let mut pos = i64::try_from(offset).map_err(|_| EINVAL)?;
-        let mut flags = 0;
+        // The caller is on another machine.
+        let mut flags = bindings::RWF_NOSIGNAL;
         if how.sync {
             flags |= bindings::RWF_SYNC | bindings::RWF_DSYNC;
         } else if how.dsync {

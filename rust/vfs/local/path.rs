@@ -211,6 +211,11 @@ impl Path {
         self.kind() == bindings::S_IFREG
     }
 
+    /// Whether it is a FIFO.
+    pub fn is_fifo(&self) -> bool {
+        self.kind() == bindings::S_IFIFO
+    }
+
     /// Whether it is a symlink.
     pub fn is_symlink(&self) -> bool {
         self.kind() == bindings::S_IFLNK

@@ -66,7 +66,7 @@ flags! {
     OpenFlags {
         READ WRITE APPEND CREATE EXCL TRUNC DIRECTORY NONBLOCK SYNC DSYNC NOATIME TMPFILE EXEC LIST
     }
-    Opened { OPENED CREATED EOF STREAM POLL }
+    Opened { OPENED CREATED EOF STREAM POLL ALONE }
     PollEvents { IN PRI OUT ERR HUP NVAL RDNORM RDBAND WRNORM WRBAND MSG RDHUP }
     LookupFlags { REBIND }
     SetattrValid {
@@ -217,7 +217,8 @@ messages! {
     Getflags { target } GetflagsReply { flags }
     Setflags { target flags } SetflagsReply {}
     Syncfs { node } SyncfsReply {}
-    Poll { file watch wake } PollReply { ready }
+    Poll { file watch wake } PollReply { ready queued }
+    Receive { file len } ReceiveReply { }
 }
 
 /// The opcode of a name in any case.

@@ -142,7 +142,9 @@ table! {
     Syncfs { node: NodeId }
     SyncfsReply {}
     Poll { file: FileId, watch: u64, wake: PollEvents }
-    PollReply { ready: PollEvents }
+    PollReply { ready: PollEvents, queued: u32 }
+    Receive { file: FileId, len: u32 }
+    ReceiveReply {}
 
     Wake { watch: u64, events: PollEvents }
 }

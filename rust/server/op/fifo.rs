@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! OPEN of a FIFO, which nobody waits for here, and RECEIVE.
+
+use qtfs_net::Pages;
+use qtfs_proto::{
+    message::{
+        Open,
+        Receive,
+        ReceiveReply, //
+    },
+    OpenFlags, //
+};
+use qtfs_vfs::local::{
+    fifo::{
+        self,
+        OtherEnd, //
+    },
+    file::{
+        How,
+        ReadHow, //
+    },
+    File, //
+};
+
+use crate::{
+    dispatch::{
+        invalid,
+        Context, //
+    },
+    refusal::Result,
+    resolve::Found,
+    worker::Reply, //
+};
+
+/// Most bytes of one answer, which is kept for as long as the slot is not used again. FIFOs have as
+/// many unless somebody asked for more.
+const MAX_RECEIVE: usize = 64 * 1024;
+
+/// Opens what was found. Without NONBLOCK it is open also when nobody reads what is to be written.
+pub(super) fn open(
+    ctx: &Context<'_>,
+    r: &Open<'_>,
+    found: &Found<'_>,
+    how: How,
+) -> Result<(File, OtherEnd)> {
+    if how.write {
+        found.writable()?;
+    }
+    let waits = !r.flags.has(OpenFlags::NONBLOCK);
+    Ok(fifo::open(&found.path, how, waits, ctx.worker.cred())?)
+}
+
+/// See [`Receive`].
+pub(crate) fn receive(ctx: &mut Context<'_>, r: &Receive) -> Result<Reply> {
+    let open = ctx.file(r.file, false)?;
+    let file = open.file();
+    if !file.is_fifo() {
+        return Err(invalid("receive from what is no FIFO"));
+    }
+    // Without any, reading says whether it is the end.
+    let queued = usize::try_from(file.queued())?.max(1);
+    let len = usize::try_from(r.len)?
+        .min(queued)
+        .min(MAX_RECEIVE)
+        .min(ctx.session.max_data());
+    let mut data = Pages::alloc(len)?;
+    let n = file.read(0, &data, len, ReadHow::default())?;
+    data.truncate(n);
+    ctx.reply_with(&ReceiveReply {}, data)
+}
