@@ -279,6 +279,7 @@ impl Session {
         for (slot, seq) in idle {
             self.end(slot, seq, Err(EIO));
         }
+        self.watches.wake_all();
         self.changed.notify_all();
     }
 

@@ -11,7 +11,7 @@ import signal
 import struct
 import termios
 import time
-from errno import EACCES, EAGAIN, EBADF, EINVAL, ENXIO, EPIPE, ESPIPE
+from errno import EACCES, EAGAIN, EBADF, EINVAL, EIO, ENXIO, EPIPE, ESPIPE
 
 from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, run, spawn, true
 
@@ -517,6 +517,24 @@ def link(t):
     host.background.close_file(there)
     host.background.close_file(other)
     opener.kill()
+
+
+@case("umount -f ends who waits: EIO", who=[ROOT], needs=NEEDS)
+def forced(t):
+    top = "/mnt/fifos_other"
+    os.makedirs(top, exist_ok=True)
+    filesystems.mount(t.host_dir, top)
+    for name in ("p", "q"):
+        os.mkfifo(f"{top}/{name}")
+    fd = os.open(f"{top}/p", os.O_RDWR)
+    waiters = [spawn(os.read, fd, 1), spawn(read_all, f"{top}/q")]
+    true(all(waiter.sleeps(10) for waiter in waiters), "they wait")
+    run(["umount", "-f", top], check=False)
+    for waiter in waiters:
+        fails(EIO, waiter.result)
+    os.close(fd)
+    run(["umount", "-l", top])
+    os.rmdir(top)
 
 
 def read_some(path, size):
