@@ -178,7 +178,7 @@ impl<F: FileSystem> Ops<F> {
         ops.splice_write = Some(bindings::iter_file_splice_write);
         ops.poll = Some(poll::poll::<F>);
         ops.unlocked_ioctl = Some(fifo_ioctl::<F>);
-        ops.compat_ioctl = Some(bindings::compat_ptr_ioctl);
+        ops.compat_ioctl = Some(fifo_ioctl::<F>);
         ops.lock = Some(lock::lock::<F>);
         ops.flock = Some(lock::lock::<F>);
         ops
