@@ -10,10 +10,9 @@ import select
 import signal
 import struct
 import termios
-import time
 from errno import EACCES, EAGAIN, EBADF, EINVAL, EIO, ENXIO, EPIPE, ESPIPE
 
-from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, run, spawn, true
+from qtest import ROOT, USER, case, counters, eq, eventually, fails, filesystems, host, lab, on_host, process, run, spawn, true
 
 NEEDS = "qtfs"
 
@@ -462,42 +461,6 @@ def epolled(t):
         epoll.close()
     os.close(fd)
     host.background.close_file(there)
-
-
-def wait_in_open(path, flags):
-    """Opens."""
-    os.close(os.open(path, flags))
-
-
-@case("many that wait in open cost no thread on the host and delay nobody; all can be killed", who=[ROOT], needs=NEEDS, limit=300)
-def many(t):
-    count = 60
-    names = [f"p{i}" for i in range(count)]
-    for name in names:
-        os.mkfifo(name)
-
-    def threads():
-        return int(host.run("grep Threads: /proc/$(pgrep -x engine)/status").text.split()[1])
-
-    before = threads()
-    children = [spawn(wait_in_open, t.path(name), os.O_RDONLY if i % 2 else os.O_WRONLY) for i, name in enumerate(names)]
-    true(all(child.sleeps(30) for child in children), "all wait")
-    begin = time.monotonic()
-    files.write("other", b"data")
-    eq(host.files.read(t.there("other")), b"data")
-    true(time.monotonic() - begin < 10, "others go on")
-    eventually(lambda: threads() <= before + 2, 60, "the threads that opened them have gone")
-    eq(all(child.alive() for child in children), True)
-    # Half of them get what they wait for.
-    for i, name in enumerate(names[:count // 2]):
-        there = holds(t.there(name), os.O_RDWR)
-        children[i].result(60)
-        host.background.close_file(there)
-    for child in children[count // 2:]:
-        child.kill()
-    true(all(child.finished(30) for child in children), "all have ended")
-    for name in names[count // 2:]:
-        eventually(lambda: not can_write(t.there(name)), 10, "nobody reads")  # pylint: disable=cell-var-from-loop
 
 
 @case("who waits goes on when the link comes back", who=[ROOT], needs=NEEDS, limit=120)
