@@ -8,6 +8,7 @@ import random
 import select
 import signal
 import subprocess
+import termios
 import time
 from collections import Counter
 
@@ -123,6 +124,22 @@ def processes(_top, choose):
         epoll.poll(0)
 
 
+def fifos(top, choose):
+    """What is done with FIFOs, by one who may wait for ever."""
+    name = f"{top}/p{choose(3)}"
+    quietly(lambda: os.mkfifo(name))
+    fd = os.open(name, os.O_RDWR if choose(2) else (os.O_RDONLY, os.O_WRONLY)[choose(2)] | os.O_NONBLOCK)
+    try:
+        os.set_blocking(fd, choose(8) == 0)
+        for _ in range(3):
+            quietly(lambda: os.write(fd, b"x" * choose(80000)))
+            quietly(lambda: os.read(fd, 1 + choose(80000)))
+            quietly(lambda: fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
+            quietly(lambda: select.select([fd], [fd], [], 0))
+    finally:
+        os.close(fd)
+
+
 def quietly(action):
     """Does something that may fail in any way but hang for ever."""
     try:
@@ -151,7 +168,7 @@ def worker(seed):
     signal.signal(signal.SIGBUS, signal.SIG_DFL)
     choose = Choose(seed)
     while True:
-        what = (one_file, names, processes)[choose(3)]
+        what = (one_file, names, processes, fifos)[choose(4)]
         quietly(lambda: what(TOP, choose))  # pylint: disable=cell-var-from-loop
 
 
