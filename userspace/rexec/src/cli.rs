@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command lines of the programs.
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::config::Tls;
+use crate::config::FILE;
+use crate::failure::Failure;
+use crate::failure::EXIT_STATUS;
+use crate::link;
+use clap::Args;
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Options that both programs have.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// The configuration file [default: /etc/qtfs/rexec.toml, if it exists]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "REXEC_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+
+    /// A file of at least 32 bytes that both sides have: keys for TLS without certificates
+    #[arg(long, value_name = "FILE")]
+    pub shared_key: Option<PathBuf>,
+
+    /// TCP and vsock go in clear: whoever can reach the server can run programs there
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// Seconds after which a silent link counts as lost [default: 15]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub link_timeout: Option<u16>,
+}
+
+impl Common {
+    /// The configuration file, changed by these options.
+    pub fn read(&self) -> Result<Config, Failure> {
+        let mut config = Config::read(self.config.as_deref())?;
+        if let Some(file) = &self.shared_key {
+            config.tls = Some(Tls {
+                shared_key: Some(file.clone()),
+                ..Tls::default()
+            });
+        }
+        if self.insecure {
+            config.insecure = true;
+        }
+        config.link_timeout = self.link_timeout.or(config.link_timeout);
+        Ok(config)
+    }
+
+    /// The configuration file's name.
+    pub fn file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(FILE))
+    }
+}
+
+/// Runs CMD on the other machine as if it were here.
+///
+/// Arguments, environment, working directory, umask, user, limits, streams, signals and exit
+/// status are CMD's as they would be here.
+#[derive(Debug, Parser)]
+#[command(name = "rexec", version, after_help = EXIT_STATUS)]
+pub struct Rexec {
+    /// Options that rexec_server has too.
+    #[command(flatten)]
+    pub common: Common,
+
+    /// Where rexec_server is: tcp://HOST:PORT, unix:///PATH or vsock://CID:PORT
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "CMD_NET_ADDR",
+        hide_env_values = true
+    )]
+    pub connect: Option<Address>,
+
+    /// Give CMD a terminal, with this one's size
+    #[arg(short = 't', long = "tty", overrides_with = "no_tty")]
+    pub tty: bool,
+
+    /// Give CMD no terminal, as without -t
+    #[arg(short = 'T', long = "no-tty", overrides_with = "tty")]
+    pub no_tty: bool,
+
+    /// Let descendants of CMD live on when CMD has ended
+    #[arg(long)]
+    pub detach: bool,
+
+    /// Start CMD in this directory, not in the one with the name of the current one
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+
+    /// Start CMD as USER[:GROUP], names or numbers there; only root may ask for others
+    #[arg(short = 'u', long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// Set a variable for CMD, or with NAME alone pass this one in spite of the configuration
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub environment: Vec<OsString>,
+
+    /// Write CMD's process id there to FILE
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+
+    /// Seconds that connecting may take [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub connect_timeout: Option<u16>,
+
+    /// The program and its arguments
+    #[arg(
+        value_name = "CMD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub command: Vec<OsString>,
+}
+
+impl Rexec {
+    /// The times of a connection.
+    pub fn times(&self, config: &Config) -> (Duration, Duration) {
+        let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+        let connect = self.connect_timeout.or(config.connect_timeout);
+        (
+            seconds(connect.unwrap_or(link::CONNECT_TIMEOUT)),
+            seconds(config.link_timeout.unwrap_or(link::LINK_TIMEOUT)),
+        )
+    }
+}
+
+/// Runs programs for those who call rexec on the other machine.
+///
+/// Stays in the foreground and logs to stderr.
+#[derive(Debug, Parser)]
+#[command(name = "rexec_server", version)]
+pub struct Server {
+    /// Options that rexec has too.
+    #[command(flatten)]
+    pub common: Common,
+
+    /// Where to listen: tcp://ADDRESS:PORT, unix:///PATH or vsock://any:PORT; may be repeated
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "CMD_NET_ADDR",
+        hide_env_values = true
+    )]
+    pub listen: Vec<Address>,
+
+    /// Allow a program besides those of the configuration; "*" for all
+    #[arg(long, value_name = "PROGRAM")]
+    pub allow: Vec<String>,
+
+    /// Most programs that run at a time [default: 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_sessions: Option<u32>,
+
+    /// Show the sessions that a running server has, and end
+    #[arg(long)]
+    pub status: bool,
+
+    /// With --status: print JSON, whose form Documentation/rexec.md describes
+    #[arg(long, requires = "status")]
+    pub json: bool,
+
+    /// The socket on which the sessions are told
+    #[arg(long, value_name = "PATH", default_value = crate::server::status::SOCKET)]
+    pub status_socket: PathBuf,
+
+    /// How much to log
+    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true, value_parser = ["error", "warn", "info", "debug"])]
+    pub log: String,
+}
+
+/// Shows the sessions of the rexec_server on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "rexec-ps", version)]
+pub struct Ps {
+    /// Print JSON, whose form Documentation/rexec.md describes
+    #[arg(long)]
+    pub json: bool,
+
+    /// The socket on which the server tells them
+    #[arg(long, value_name = "PATH", default_value = crate::server::status::SOCKET)]
+    pub status_socket: PathBuf,
+}
