@@ -34,6 +34,14 @@ impl Address {
             Self::Vsock(..) => false,
         }
     }
+
+    /// The socket's path, of an address that has one.
+    pub fn into_path(self) -> Option<PathBuf> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Tcp(..) | Self::Vsock(..) => None,
+        }
+    }
 }
 
 impl fmt::Display for Address {

@@ -12,9 +12,53 @@ use crate::link;
 use clap::Args;
 use clap::Parser;
 use std::ffi::OsString;
+use std::io;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
+
+/// The status for a wrong command line; 2, which is usual, is a status that many programs have.
+pub(crate) const WRONG: u8 = 125;
+
+/// Reads the command line of `name`. Ends the process when there is nothing to be done further:
+/// after `--help` and the like, and after saying in one line what is wrong.
+pub fn parse<T: Parser>(name: &str) -> T {
+    T::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            // Nobody reads any more: no failure.
+            let _ = error.print();
+            std::process::exit(0);
+        }
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let what = first.strip_prefix("error: ").unwrap_or(first);
+        // A list follows, such as that of missing arguments.
+        let more = match what.ends_with(':') {
+            true => text.lines().nth(1).unwrap_or_default(),
+            false => "",
+        };
+        let _ = writeln!(io::stderr(), "{name}: {what}{more} (try {name} --help)");
+        std::process::exit(WRONG.into())
+    })
+}
+
+/// Prints what was asked for, and says nothing when nobody reads it.
+pub fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// What a program makes of the end of its work: a line on stderr and an exit status.
+pub fn end(name: &str, result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "{name}: {failure}");
+            ExitCode::from(failure.status())
+        }
+    }
+}
 
 /// Options that both programs have.
 #[derive(Args, Clone, Debug)]

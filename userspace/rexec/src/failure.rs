@@ -3,6 +3,7 @@
 //! Why rexec or rexec_server gives up: one line that names the thing and the remedy, and an exit
 //! status.
 
+use crate::cli::WRONG;
 use crate::message::Reason;
 use crate::message::Refusal;
 use std::fmt;
@@ -39,7 +40,7 @@ Exit status:
   248  a system call failed here that should not
   249  one side wants TLS and the other does not
   250  the two sides speak different versions
-  251  the server has no room, or ends
+  251  the server runs as many programs as it may
   252  the server, or rexec, sent what the other does not understand
   253  the keys do not fit
   254  no server answers there
@@ -49,14 +50,14 @@ impl Failure {
     /// The exit status of rexec.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Usage(_) => 125,
+            Self::Usage(_) => WRONG,
             Self::Connect(_) => 254,
             Self::Tls(_) => 249,
             Self::Key(_) => 253,
             Self::Refused(refusal) => match refusal.reason {
                 Reason::NotFound => 127,
                 Reason::CannotRun | Reason::NotAllowed => 126,
-                Reason::Busy | Reason::Ending => 251,
+                Reason::Busy => 251,
                 Reason::Protocol => 252,
                 Reason::Version => 250,
                 Reason::Authentication => 249,

@@ -83,8 +83,6 @@ pub enum Reason {
     Version = 6,
     /// The server does not talk to this peer, or not without TLS.
     Authentication = 7,
-    /// The server ends.
-    Ending = 8,
 }
 
 /// Why the program does not run, for programs and for people.
@@ -107,18 +105,9 @@ impl Reason {
             Self::Protocol,
             Self::Version,
             Self::Authentication,
-            Self::Ending,
         ];
         let found = all.into_iter().find(|reason| *reason as u8 == number);
         found.ok_or(Error::Value("reason"))
-    }
-
-    /// Whether the connection takes no further START after this.
-    pub fn ends_connection(self) -> bool {
-        matches!(
-            self,
-            Self::Protocol | Self::Version | Self::Authentication | Self::Ending
-        )
     }
 }
 
@@ -163,7 +152,8 @@ pub enum Message {
     Signal(u8),
     /// Caller: the terminal has this size now.
     Resize(Size),
-    /// Server: the program ended. Follows the End of stdout and stderr.
+    /// Server: the program ended. What it had written may still follow, until the End of both
+    /// output streams.
     Exit(Outcome),
     /// Both: answer with a PONG of the same number.
     Ping(u64),

@@ -4,6 +4,7 @@
 
 use crate::config::matches;
 use crate::config::Config;
+use crate::failure::errno_text;
 use crate::message::Reason;
 use crate::message::Refusal;
 use crate::start::Identity;
@@ -56,6 +57,8 @@ pub struct Decision {
     pub program: PathBuf,
     /// The identity to take; `None` for the server's own, which then is the caller's.
     pub identity: Option<Identity>,
+    /// Whether the peer's word counts for limits and nice value beyond what the user may have.
+    pub trusted: bool,
     /// The environment, `NAME=VALUE` each.
     pub environment: Vec<Vec<u8>>,
 }
@@ -120,12 +123,12 @@ impl Policy {
 
     /// Decides about a START of `peer`.
     pub fn decide(&self, peer: &Peer, start: &Start) -> Result<Decision, Refusal> {
-        let identity = self.identity(peer, start)?;
-        let program = self.find(start)?;
-        self.allow(peer, &program)?;
+        let trusted = self.trusts(peer);
+        let identity = self.identity(peer, start, trusted)?;
         Ok(Decision {
-            program,
+            program: self.find(peer, start)?,
             identity,
+            trusted,
             environment: self.environment(start),
         })
     }
@@ -160,82 +163,53 @@ impl Policy {
         environment
     }
 
-    /// The file that a shell here would run for the first argument.
-    fn find(&self, start: &Start) -> Result<PathBuf, Refusal> {
+    /// The file that a shell here would run for the first argument, if the peer may run it.
+    fn find(&self, peer: &Peer, start: &Start) -> Result<PathBuf, Refusal> {
         let name = &start.arguments[0];
-        let shown = String::from_utf8_lossy(name);
-        let directory = Path::new(OsStr::from_bytes(&start.directory));
         let as_path = Path::new(OsStr::from_bytes(name));
         let candidates: Vec<PathBuf> = if name.contains(&b'/') {
-            vec![directory.join(as_path)]
+            let directory = Path::new(OsStr::from_bytes(&start.directory));
+            let program = resolve_parent(&directory.join(as_path));
+            // First, so that nobody learns which files there are besides.
+            self.allow(peer, &program)?;
+            vec![program]
         } else {
             let directories = self.path.split(':').filter(|entry| entry.starts_with('/'));
             directories
-                .map(|entry| Path::new(entry).join(as_path))
+                .map(|entry| resolve_parent(&Path::new(entry).join(as_path)))
                 .collect()
         };
         let mut unusable = None;
         for candidate in candidates {
-            match std::fs::metadata(&candidate) {
-                Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {
-                    return Ok(canonical_parent(&candidate));
+            match executable(&candidate) {
+                Ok(()) => {
+                    self.allow(peer, &candidate)?;
+                    return Ok(candidate);
                 }
-                Ok(meta) => {
-                    let what = if meta.is_dir() {
-                        nix::libc::EISDIR
-                    } else {
-                        nix::libc::EACCES
-                    };
-                    unusable = unusable.or(Some(what));
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(nix::libc::ENOENT | nix::libc::ENOTDIR) | None => {}
-                    Some(number) => unusable = unusable.or(Some(number)),
-                },
+                Err(nix::libc::ENOENT | nix::libc::ENOTDIR) => {}
+                Err(number) => unusable = unusable.or(Some(number)),
             }
         }
-        Err(match unusable {
-            Some(number) => Refusal::new(
-                Reason::CannotRun,
-                format!(
-                    "{shown}: {} on {}",
-                    crate::failure::errno_text(number),
-                    self.host
-                ),
+        let shown = String::from_utf8_lossy(name);
+        let (reason, number) = match unusable {
+            Some(number) => (Reason::CannotRun, number),
+            None => (Reason::NotFound, nix::libc::ENOENT),
+        };
+        let text = match unusable {
+            None if !name.contains(&b'/') => format!(
+                "{shown}: command not found on {} in {}",
+                self.host, self.path
             ),
-            None if name.contains(&b'/') => Refusal::new(
-                Reason::NotFound,
-                format!(
-                    "{shown}: {} on {}",
-                    crate::failure::errno_text(nix::libc::ENOENT),
-                    self.host
-                ),
-            ),
-            None => Refusal::new(
-                Reason::NotFound,
-                format!(
-                    "{shown}: command not found on {} in {}",
-                    self.host, self.path
-                ),
-            ),
-        })
+            _ => format!("{shown}: {} on {}", errno_text(number), self.host),
+        };
+        Err(Refusal::new(reason, text))
     }
 
     fn allow(&self, peer: &Peer, program: &Path) -> Result<(), Refusal> {
         let name = peer.to_string();
-        let path = program.as_os_str().as_bytes();
         let allowed = self.config.allow.iter().any(|allow| {
-            let for_peer = allow
-                .peers
-                .as_ref()
-                .is_none_or(|peers| peers.contains(&name));
-            let pattern = match allow.program.strip_suffix('*') {
-                Some(_) => allow.program.clone(),
-                None => canonical_parent(Path::new(&allow.program))
-                    .to_string_lossy()
-                    .into_owned(),
-            };
-            for_peer && matches(&pattern, path)
+            let peers = allow.peers.as_ref();
+            peers.is_none_or(|peers| peers.contains(&name)) && permits(&allow.program, program)
         });
         if allowed {
             return Ok(());
@@ -251,14 +225,23 @@ impl Policy {
         ))
     }
 
-    /// Whom the program runs as.
-    fn identity(&self, peer: &Peer, start: &Start) -> Result<Option<Identity>, Refusal> {
+    /// Whether what the peer says of its callers is believed.
+    fn trusts(&self, peer: &Peer) -> bool {
         let known = self.known(peer);
-        let trusted = match peer {
+        match peer {
             Peer::Local(uid, _) => *uid == 0,
             Peer::Insecure => known.is_none_or(|known| known.user.is_none()),
             _ => known.is_some_and(|known| known.root),
-        };
+        }
+    }
+
+    /// Whom the program runs as.
+    fn identity(
+        &self,
+        peer: &Peer,
+        start: &Start,
+        trusted: bool,
+    ) -> Result<Option<Identity>, Refusal> {
         let wanted = self.wanted(peer, start, trusted)?;
         if self.own_uid != 0 {
             // Nothing can be changed, so it must be right as it is.
@@ -367,11 +350,36 @@ impl Policy {
     }
 }
 
-/// The path with its directory's symbolic links resolved, but not its own: what is allowed is
-/// the name under which a program is called.
-fn canonical_parent(path: &Path) -> PathBuf {
+/// The path with its directory's symbolic links and dots resolved, but not its own link: what is
+/// allowed is the name under which a program is called. Relative when there is no such file name
+/// or directory; that is neither found nor allowed.
+fn resolve_parent(path: &Path) -> PathBuf {
     match (path.parent().map(Path::canonicalize), path.file_name()) {
         (Some(Ok(parent)), Some(name)) => parent.join(name),
-        _ => path.into(),
+        (_, name) => name.unwrap_or_default().into(),
+    }
+}
+
+/// Whether `pattern` of an `[[allow]]` is for `program`.
+fn permits(pattern: &str, program: &Path) -> bool {
+    let bytes = program.as_os_str().as_bytes();
+    match pattern.strip_suffix('*') {
+        Some(_) => matches(pattern, bytes),
+        None => resolve_parent(Path::new(pattern)) == program && program.is_absolute(),
+    }
+}
+
+/// Whether a file can be executed at all; the errno if not.
+fn executable(path: &Path) -> Result<(), i32> {
+    if !path.is_absolute() {
+        return Err(nix::libc::ENOENT);
+    }
+    let meta =
+        std::fs::metadata(path).map_err(|error| error.raw_os_error().unwrap_or(nix::libc::EIO))?;
+    match (meta.is_file(), meta.permissions().mode() & 0o111) {
+        (true, 0) => Err(nix::libc::EACCES),
+        (true, _) => Ok(()),
+        (false, _) if meta.is_dir() => Err(nix::libc::EISDIR),
+        (false, _) => Err(nix::libc::EACCES),
     }
 }

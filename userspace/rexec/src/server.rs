@@ -18,7 +18,6 @@ mod streams;
 use crate::channel;
 use crate::channel::Receiver;
 use crate::channel::Sender;
-use crate::codec::HEADER;
 use crate::config::Config;
 use crate::config::Tls;
 use crate::failure::Failure;
@@ -32,7 +31,6 @@ use crate::message::Hello;
 use crate::message::Message;
 use crate::message::Reason;
 use crate::message::Refusal;
-use crate::message::MAGIC;
 use crate::message::VERSION;
 use crate::policy::Peer;
 use crate::policy::Policy;
@@ -44,16 +42,22 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
 /// Most programs that run at a time, unless told otherwise.
 pub const MAX_SESSIONS: u32 = 4096;
-/// Most connections of peers that have not proven who they are.
+/// Most connections of peers that have not proven who they are, or not said what to run.
 const MAX_STRANGERS: usize = 256;
-/// How long a peer may take to prove it, and to say what it wants.
+/// How long a peer may take for that.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be kept for a further program, and how many without a program.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const MAX_IDLE: usize = 256;
+/// How long a peer that did something wrong may take to read what.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a TLS handshake begins with.
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -66,6 +70,8 @@ pub struct Shared {
     groups: Option<PathBuf>,
     sessions: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
+    /// Places for connections that have had a program and may get another.
+    idle: Arc<Semaphore>,
     link_timeout: Duration,
     tls: Option<(Tls, Arc<ServerConfig>)>,
 }
@@ -92,6 +98,7 @@ impl Shared {
                 usize::try_from(sessions).unwrap_or(Semaphore::MAX_PERMITS),
             )),
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            idle: Arc::new(Semaphore::new(MAX_IDLE)),
             link_timeout: Duration::from_secs(seconds.into()),
             tls,
             policy,
@@ -122,9 +129,8 @@ pub async fn serve(shared: Arc<Shared>, listener: Listener) {
                 tokio::spawn(async move {
                     let greeted =
                         tokio::time::timeout(STRANGER_TIMEOUT, greet(shared, link, &origin)).await;
-                    drop(place);
                     match greeted {
-                        Ok(Ok(connection)) => talk(connection).await,
+                        Ok(Ok(connection)) => talk(connection, place).await,
                         Ok(Err(error)) => tracing::warn!("{origin}: {error}"),
                         Err(_) => tracing::warn!(
                             "{origin}: did not say who it is within {} s",
@@ -156,9 +162,10 @@ async fn greet(
         .filter(|_| !matches!(origin, Origin::Unix(..)));
     let (input, output, peer): (Input, Output, Peer) = match (tls, known) {
         (Some((tls, config)), _) => {
-            if let Link::Tcp(stream) = &link {
-                refuse_clear_text(stream).await?;
-            }
+            let link = match link {
+                Link::Tcp(stream) => Link::Tcp(refuse_clear_text(stream).await?),
+                link => link,
+            };
             let stream = TlsAcceptor::from(config.clone())
                 .accept(link.whole())
                 .await?;
@@ -196,8 +203,7 @@ async fn greet(
         None => sender.send(&hello).await?,
         Some(refusal) => {
             let text = String::from_utf8_lossy(&refusal.text).into_owned();
-            sender.send_all(&[hello, Message::Failed(refusal)]).await?;
-            linger(&mut receiver, &sender).await;
+            farewell(&mut receiver, &sender, &[hello, Message::Failed(refusal)]).await;
             return Err(channel::Error::Io(io::Error::other(text)));
         }
     }
@@ -241,52 +247,55 @@ fn local_peer(link: &Link, origin: &Origin) -> io::Result<Peer> {
     }
 }
 
-/// Tells a caller that speaks no TLS that it has to.
-async fn refuse_clear_text(stream: &tokio::net::TcpStream) -> io::Result<()> {
-    let mut begin = [0; HEADER + MAGIC.len()];
-    while stream.peek(&mut begin[..1]).await? == 1 && begin[0] != TLS_HANDSHAKE {
-        let text = "this server takes no connections without TLS: give rexec its keys ([tls])";
-        let refusal = Refusal::new(Reason::Authentication, text);
-        let mut bytes = bytes::BytesMut::new();
-        Message::Failed(refusal).encode(&mut bytes);
-        stream.writable().await?;
-        let _ = stream.try_write(&bytes);
-        // What the caller has sent must be read, or it gets a reset instead of this.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        let mut rest = [0; 4096];
-        while matches!(stream.try_read(&mut rest), Ok(read) if read > 0) {}
-        return Err(io::Error::other("the caller speaks no TLS"));
+/// Tells a caller that speaks no TLS that it has to; returns the connection of one that does.
+async fn refuse_clear_text(stream: tokio::net::TcpStream) -> io::Result<tokio::net::TcpStream> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 || first[0] == TLS_HANDSHAKE {
+        return Ok(stream);
     }
-    Ok(())
+    let text = "this server takes no connections without TLS: give rexec its keys ([tls])";
+    let refusal = Message::Failed(Refusal::new(Reason::Authentication, text));
+    let (input, output) = Link::Tcp(stream).split();
+    farewell(&mut Receiver::new(input), &Sender::new(output), &[refusal]).await;
+    Err(io::Error::other("the caller speaks no TLS"))
 }
 
-/// Lets the peer read what it was told: closing now would take it away if the peer has sent more.
-async fn linger(receiver: &mut Receiver<Input>, sender: &Sender<Output>) {
-    let _ = sender.shutdown().await;
-    let _ = tokio::time::timeout(Duration::from_secs(1), receiver.discard()).await;
+/// Tells the peer something and waits until it has left, for a bounded time: closing at once
+/// would take the words away if the peer has sent more than was read.
+async fn farewell(receiver: &mut Receiver<Input>, sender: &Sender<Output>, words: &[Message]) {
+    let said = async {
+        if sender.send_all(words).await.is_ok() && sender.shutdown().await.is_ok() {
+            receiver.discard().await;
+        }
+    };
+    // A peer that takes no notice is not waited for any longer.
+    let _ = tokio::time::timeout(LAST_WORDS, said).await;
 }
 
 /// Runs session after session until the peer leaves.
-async fn talk(mut connection: Connection) {
-    let mut first = true;
+///
+/// The place among the strangers is kept until it is known what the first is to be.
+async fn talk(mut connection: Connection, place: OwnedSemaphorePermit) {
+    let idle = connection.shared.idle.clone();
+    let mut place = Some((place, STRANGER_TIMEOUT));
     loop {
-        let next = connection.receiver.next();
-        let message = match first {
-            true => tokio::time::timeout(STRANGER_TIMEOUT, next)
-                .await
-                .unwrap_or(Err(channel::Error::Closed)),
-            false => next.await,
+        let Some((held, limit)) = place.take() else {
+            return;
+        };
+        let Ok(message) = tokio::time::timeout(limit, connection.receiver.next()).await else {
+            return;
         };
         let result = match message {
             Ok(Message::Start(start)) => {
-                first = false;
-                connection.session(*start).await
+                drop(held);
+                let result = connection.session(*start).await;
+                place = idle
+                    .clone()
+                    .try_acquire_owned()
+                    .ok()
+                    .map(|place| (place, IDLE_TIMEOUT));
+                result
             }
-            Ok(Message::Ping(number)) => connection
-                .sender
-                .send(&Message::Pong(number))
-                .await
-                .map_err(Into::into),
             // What was on its way when the last session ended.
             Ok(
                 Message::Data(..)
@@ -295,8 +304,12 @@ async fn talk(mut connection: Connection) {
                 | Message::Credit(..)
                 | Message::Signal(_)
                 | Message::Resize(_)
+                | Message::Ping(_)
                 | Message::Pong(_),
-            ) => Ok(()),
+            ) => {
+                place = Some((held, limit));
+                Ok(())
+            }
             Ok(_) => Err(channel::Error::Wire(crate::wire::Error::Value(
                 "message at this time",
             ))),
@@ -308,8 +321,8 @@ async fn talk(mut connection: Connection) {
             Err(channel::Error::Wire(error)) => {
                 tracing::warn!("{} from {}: {error}", connection.peer, connection.origin);
                 let refusal = not_understood(&connection.shared, &error.to_string());
-                let _ = connection.sender.send(&Message::Failed(refusal)).await;
-                return linger(&mut connection.receiver, &connection.sender).await;
+                let words = [Message::Failed(refusal)];
+                return farewell(&mut connection.receiver, &connection.sender, &words).await;
             }
             Err(channel::Error::Io(error)) => {
                 tracing::warn!(

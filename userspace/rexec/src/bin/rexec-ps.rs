@@ -2,24 +2,14 @@
 
 //! rexec-ps: shows the sessions of the rexec_server on this machine.
 
-use clap::Parser;
-use qtfs_rexec::cli::Ps;
+use qtfs_rexec::cli;
 use qtfs_rexec::server::status;
-use std::io;
-use std::io::Write;
 use std::process::ExitCode;
 
+const NAME: &str = "rexec-ps";
+
 fn main() -> ExitCode {
-    let args = Ps::parse();
-    match status::show(&args.status_socket, args.json) {
-        Ok(text) => {
-            // Nobody reads any more: no failure.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            let _ = writeln!(io::stderr(), "rexec-ps: {failure}");
-            ExitCode::from(failure.status())
-        }
-    }
+    let args: cli::Ps = cli::parse(NAME);
+    let shown = status::show(&args.status_socket, args.json);
+    cli::end(NAME, shown.map(|text| cli::print(&text)))
 }

@@ -2,7 +2,7 @@
 
 //! rexec: runs a program on the other machine.
 
-use clap::Parser;
+use qtfs_rexec::cli;
 use qtfs_rexec::cli::Rexec;
 use qtfs_rexec::client::caller;
 use qtfs_rexec::client::connect::Route;
@@ -13,27 +13,19 @@ use qtfs_rexec::failure::Failure;
 use qtfs_rexec::message::Outcome;
 use qtfs_rexec::process::sys;
 use std::ffi::OsString;
-use std::io;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
+const NAME: &str = "rexec";
+
 fn main() -> ExitCode {
-    let args = Rexec::try_parse().unwrap_or_else(|error| {
-        let _ = error.print();
-        // 2 is a status that many programs have.
-        std::process::exit(if error.use_stderr() { 125 } else { 0 });
-    });
-    match run(args) {
+    match run(cli::parse(NAME)) {
         Ok(End::Program(Outcome::Exited(status))) => ExitCode::from(status),
         Ok(End::Program(Outcome::Killed(signal)) | End::Signal(signal)) => {
             sys::die_by(signal.into())
         }
-        Err(failure) => {
-            let _ = writeln!(io::stderr(), "rexec: {failure}");
-            ExitCode::from(failure.status())
-        }
+        Err(failure) => cli::end(NAME, Err(failure)),
     }
 }
 

@@ -2,15 +2,16 @@
 
 //! rexec_server: runs programs for those who call rexec on the other machine.
 
-use clap::Parser;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 use nix::sys::resource::Resource;
 use qtfs_rexec::address::Address;
+use qtfs_rexec::cli;
 use qtfs_rexec::cli::Server;
 use qtfs_rexec::config::Allow;
 use qtfs_rexec::config::Config;
 use qtfs_rexec::config::Listen;
+use qtfs_rexec::failure::io_text;
 use qtfs_rexec::failure::Failure;
 use qtfs_rexec::link::Listener;
 use qtfs_rexec::policy::Policy;
@@ -21,31 +22,21 @@ use qtfs_rexec::server::status;
 use qtfs_rexec::server::Shared;
 use std::io;
 use std::io::IsTerminal;
-use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::signal;
 use tokio::signal::unix::SignalKind;
 
+const NAME: &str = "rexec_server";
+
 fn main() -> ExitCode {
-    let args = Server::parse();
+    let args: Server = cli::parse(NAME);
     let result = match args.status {
-        true => show(&args.status_socket, args.json),
+        true => status::show(&args.status_socket, args.json).map(|text| cli::print(&text)),
         false => serve(args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let _ = writeln!(io::stderr(), "rexec_server: {failure}");
-            ExitCode::from(failure.status())
-        }
-    }
-}
-
-/// `rexec_server --status`.
-fn show(socket: &std::path::Path, json: bool) -> Result<(), Failure> {
-    print!("{}", status::show(socket, json)?);
-    Ok(())
+    cli::end(NAME, result)
 }
 
 fn serve(args: Server) -> Result<(), Failure> {
@@ -79,22 +70,24 @@ fn serve(args: Server) -> Result<(), Failure> {
         for address in &addresses {
             let listener = Listener::bind(address)
                 .await
-                .map_err(|error| Failure::Usage(format!("cannot listen at {address}: {}", qtfs_rexec::failure::io_text(&error))))?;
+                .map_err(|error| Failure::Usage(format!("cannot listen at {address}: {}", io_text(&error))))?;
             tracing::info!("listens at {address}");
             tokio::spawn(server::serve(shared.clone(), listener));
         }
+        let mut sockets: Vec<PathBuf> = addresses.into_iter().filter_map(Address::into_path).collect();
         match status::bind(&args.status_socket) {
             Ok(listener) => {
                 tokio::spawn(status::serve(listener, shared.registry().clone()));
+                sockets.push(args.status_socket);
             }
             Err(error) => tracing::warn!(
-                "{}: {}: rexec-ps will show nothing",
+                "{}: {}: rexec-ps will show nothing of this server",
                 args.status_socket.display(),
-                qtfs_rexec::failure::io_text(&error)
+                io_text(&error)
             ),
         }
         // systemd, if it is there, wants to know when connections are taken.
-        let _ = sd_notify::notify(true, &[sd_notify::NotifyState::Ready]);
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
@@ -103,7 +96,10 @@ fn serve(args: Server) -> Result<(), Failure> {
             }
         }
         tracing::info!("ends, and with it all programs that were not detached");
-        let _ = std::fs::remove_file(&args.status_socket);
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+        for socket in sockets {
+            let _ = std::fs::remove_file(socket);
+        }
         Ok(())
     })
 }

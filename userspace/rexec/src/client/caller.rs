@@ -8,6 +8,7 @@ use crate::start::Identity;
 use crate::start::Limit;
 use crate::start::Start;
 use bytes::Bytes;
+use nix::sys::stat::SFlag;
 use nix::unistd::getegid;
 use nix::unistd::geteuid;
 use nix::unistd::getgroups;
@@ -15,8 +16,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::fs::MetadataExt;
 
 /// Kinds of resource limits that Linux has.
 const LIMITS: u8 = 16;
@@ -75,9 +74,11 @@ fn limit(resource: u8) -> Option<Limit> {
 
 /// Whether stdin is `/dev/null`, or was closed, which the Rust runtime makes the same.
 fn stdin_is_null() -> bool {
-    std::fs::metadata("/dev/stdin").is_ok_and(|meta| {
-        let device = meta.rdev();
-        let number = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-        meta.file_type().is_char_device() && number == NULL
+    nix::sys::stat::fstat(std::io::stdin()).is_ok_and(|stat| {
+        let number = (
+            nix::sys::stat::major(stat.st_rdev),
+            nix::sys::stat::minor(stat.st_rdev),
+        );
+        SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && number == NULL
     })
 }

@@ -121,15 +121,26 @@ impl Connection {
                 crate::message::MAX_START
             )));
         }
-        if self.sender.send_all(&[hello, start]).await.is_err() {
-            // What the server had to say is read first.
-            tracing::debug!("the server takes no START");
-        }
-        match self.receiver.hello().await {
-            Ok(Message::Hello(_)) => Ok(()),
-            Ok(Message::Failed(refusal)) => Err(Failure::Refused(refusal)),
-            Ok(_) => Err(self.explain(channel::Error::Wire(crate::wire::Error::Value("greeting")))),
-            Err(error) => Err(self.explain(error)),
+        let limit = self.route.connect_timeout.max(self.route.link_timeout);
+        let greeted = tokio::time::timeout(limit, async {
+            if self.sender.send_all(&[hello, start]).await.is_err() {
+                // What the server had to say is read first.
+                tracing::debug!("the server takes no START");
+            }
+            self.receiver.hello().await
+        });
+        match greeted.await {
+            Ok(Ok(Message::Hello(_))) => Ok(()),
+            Ok(Ok(Message::Failed(refusal))) => Err(Failure::Refused(refusal)),
+            Ok(Ok(_)) => {
+                Err(self.explain(channel::Error::Wire(crate::wire::Error::Value("greeting"))))
+            }
+            Ok(Err(error)) => Err(self.explain(error)),
+            Err(_) => Err(Failure::Connect(format!(
+                "{}: no greeting within {} s: is that rexec_server?",
+                self.route.address,
+                limit.as_secs()
+            ))),
         }
     }
 

@@ -26,11 +26,17 @@ use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
 
 /// Events of the threads that may wait; they wait with them.
 const EVENTS: usize = 16;
+
+/// How long the reader of the output may take none of it before a rexec that was told to end does
+/// so without it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How rexec ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +96,7 @@ pub async fn run(mut job: Job) -> Result<End, Failure> {
         outlet: Outlet::new(stream, events.clone()),
         budget: Budget::new(connection.window),
         unwritten: 0,
+        ended: false,
     });
     let mut session = Session {
         connection,
@@ -98,6 +105,9 @@ pub async fn run(mut job: Job) -> Result<End, Failure> {
         terminal,
         pid_file: job.pid_file,
         stdin_closed: false,
+        deadly: None,
+        outcome: None,
+        deadline: None,
     };
     for signal in early {
         session.signal(signal).await?;
@@ -110,6 +120,8 @@ struct Output {
     budget: Budget,
     /// Bytes that the thread has and did not write yet.
     unwritten: usize,
+    /// The server sends no more of it.
+    ended: bool,
 }
 
 struct Session {
@@ -121,11 +133,25 @@ struct Session {
     pid_file: Option<File>,
     /// The program reads no more.
     stdin_closed: bool,
+    /// The last signal that was passed on and ends programs.
+    deadly: Option<u8>,
+    /// How the program ended, once it has.
+    outcome: Option<Outcome>,
+    /// Until when what the program has written is to be taken, if rexec itself was to end.
+    deadline: Option<Instant>,
 }
 
 /// The place of an output stream.
 fn place(stream: Stream) -> usize {
     usize::from(stream == Stream::Stderr)
+}
+
+/// Returns at `deadline`, if there is one.
+async fn late(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Session {
@@ -134,21 +160,37 @@ impl Session {
         mut events: mpsc::Receiver<Event>,
         mut signals: mpsc::UnboundedReceiver<u8>,
     ) -> Result<End, Failure> {
+        let result = self.talk(&mut events, &mut signals).await;
+        // Also when the connection was lost: what came before that is the caller's.
+        self.flush(events, signals).await?;
+        result.map(End::Program)
+    }
+
+    /// Talks to the server until it has said how the program ended and all that it wrote.
+    async fn talk(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        signals: &mut mpsc::UnboundedReceiver<u8>,
+    ) -> Result<Outcome, Failure> {
         let link_timeout = self.connection.route.link_timeout;
         let mut heartbeat =
             tokio::time::interval_at(Instant::now() + link_timeout / 3, link_timeout / 3);
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Heartbeats since the server last said something. Time itself would count the time that
         // rexec was stopped.
         let mut silent = 0;
-        let outcome = loop {
+        loop {
+            match self.outcome {
+                Some(outcome) if self.outputs.iter().all(|output| output.ended) => {
+                    return Ok(outcome);
+                }
+                _ => {}
+            }
             tokio::select! {
                 message = self.connection.receiver.next() => {
                     silent = 0;
                     let message = message.map_err(|error| self.connection.explain(error))?;
-                    if let Some(outcome) = self.obey(message).await? {
-                        break outcome;
-                    }
+                    self.obey(message).await?;
                 }
                 Some(event) = events.recv() => self.event(event).await?,
                 Some(signal) = signals.recv() => self.signal(signal).await?,
@@ -163,9 +205,9 @@ impl Session {
                     }
                     self.send(Message::Ping(0)).await?;
                 }
+                () = late(self.deadline) => self.outputs.iter_mut().for_each(|output| output.ended = true),
             }
-        };
-        self.flush(events, signals, outcome).await
+        }
     }
 
     /// Waits until what the program has written is where it belongs.
@@ -173,28 +215,54 @@ impl Session {
         &mut self,
         mut events: mpsc::Receiver<Event>,
         mut signals: mpsc::UnboundedReceiver<u8>,
-        outcome: Outcome,
-    ) -> Result<End, Failure> {
-        let mut waiting = self
-            .outputs
-            .iter_mut()
-            .filter_map(|output| output.outlet.end().then_some(()))
-            .count();
+    ) -> Result<(), Failure> {
+        let ends = self.outputs.iter_mut().map(|output| output.outlet.end());
+        let mut waiting = ends.filter(|waits| *waits).count();
         while waiting > 0 {
             tokio::select! {
-                Some(event) = events.recv() => {
-                    if matches!(event, Event::Flushed(_) | Event::Broken(..)) {
+                Some(event) = events.recv() => match event {
+                    Event::Read(_) => {}
+                    Event::Written(stream, bytes) => self.written(stream, bytes),
+                    Event::Broken(stream, error) => {
+                        self.broken(stream, error);
                         waiting -= 1;
                     }
-                }
-                Some(signal) = signals.recv() => {
-                    if signals::is_deadly(signal) {
-                        return Ok(End::Signal(signal));
-                    }
+                    Event::Flushed => waiting -= 1,
+                },
+                Some(signal) = signals.recv() => match i32::from(signal) {
+                    libc::SIGTSTP => self.stop()?,
+                    _ if signals::is_deadly(signal) => self.hurry(),
+                    _ => {}
+                },
+                () = late(self.deadline) => {
+                    let lost: usize = self.outputs.iter().map(|output| output.unwritten).sum();
+                    let _ = writeln!(io::stderr(), "rexec: {lost} bytes of output were not taken by their reader");
+                    return Ok(());
                 }
             }
         }
-        Ok(End::Program(outcome))
+        Ok(())
+    }
+
+    /// rexec was told to end and only has to deliver output: whoever reads it may take so long.
+    fn hurry(&mut self) {
+        self.deadline = Some(Instant::now() + PATIENCE);
+    }
+
+    fn written(&mut self, stream: Stream, bytes: usize) {
+        let output = &mut self.outputs[place(stream)];
+        output.unwritten = output.unwritten.saturating_sub(bytes);
+        if self.deadline.is_some() {
+            self.hurry();
+        }
+    }
+
+    fn broken(&mut self, stream: Stream, error: Errno) {
+        self.outputs[place(stream)].outlet.end();
+        self.outputs[place(stream)].unwritten = 0;
+        if error != Errno::EPIPE {
+            let _ = writeln!(io::stderr(), "rexec: writing failed: {}", error.desc());
+        }
     }
 
     async fn send(&self, message: Message) -> Result<(), Failure> {
@@ -213,8 +281,8 @@ impl Session {
         }
     }
 
-    /// Does what the server says; returns how the program ended, when it did.
-    async fn obey(&mut self, message: Message) -> Result<Option<Outcome>, Failure> {
+    /// Does what the server says.
+    async fn obey(&mut self, message: Message) -> Result<(), Failure> {
         let wrong = |what| channel::Error::Wire(wire::Error::Value(what));
         match message {
             Message::Started { pid, .. } => {
@@ -236,8 +304,9 @@ impl Session {
                     .write(bytes)
                     .map_err(|error| Failure::System("starting a thread", error))?;
             }
-            // The queue ends with EXIT; what a thread has is written at any rate.
-            Message::End(stream) if stream != Stream::Stdin => {}
+            Message::End(stream) if stream != Stream::Stdin => {
+                self.outputs[place(stream)].ended = true;
+            }
             Message::Closed(Stream::Stdin) => {
                 self.stdin_closed = true;
                 self.gate.close();
@@ -253,10 +322,18 @@ impl Session {
             }
             Message::Ping(number) => self.send(Message::Pong(number)).await?,
             Message::Pong(_) => {}
-            Message::Exit(outcome) => return Ok(Some(outcome)),
+            Message::Exit(outcome) => {
+                self.outcome = Some(outcome);
+                if self
+                    .deadly
+                    .is_some_and(|signal| outcome == Outcome::Killed(signal))
+                {
+                    self.hurry();
+                }
+            }
             _ => return Err(self.connection.explain(wrong("message at this time"))),
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Passes on what the threads report.
@@ -277,21 +354,17 @@ impl Session {
                 })
             }
             Event::Written(stream, bytes) => {
-                let output = &mut self.outputs[place(stream)];
-                output.unwritten = output.unwritten.saturating_sub(bytes);
-                match output.budget.passed_on(bytes) {
+                self.written(stream, bytes);
+                match self.outputs[place(stream)].budget.passed_on(bytes) {
                     0 => Ok(()),
                     credit => self.send(Message::Credit(stream, credit)).await,
                 }
             }
             Event::Broken(stream, error) => {
-                self.outputs[place(stream)].outlet.end();
-                if error != Errno::EPIPE {
-                    let _ = writeln!(io::stderr(), "rexec: writing failed: {}", error.desc());
-                }
+                self.broken(stream, error);
                 self.send(Message::Closed(stream)).await
             }
-            Event::Flushed(_) => Ok(()),
+            Event::Flushed => Ok(()),
         }
     }
 
@@ -303,20 +376,32 @@ impl Session {
             }
             libc::SIGTSTP => {
                 self.send(Message::Signal(signal)).await?;
-                if let Some(terminal) = &self.terminal {
-                    terminal.restore();
-                }
-                // Everything here stands still until SIGCONT, which then is passed on as well.
-                let stopped = nix::sys::signal::raise(nix::sys::signal::SIGSTOP);
-                stopped.map_err(|error| Failure::System("stopping", error.into()))?;
-                match &self.terminal {
-                    Some(terminal) => terminal
-                        .resume()
-                        .map_err(|error| Failure::System("making the terminal raw", error)),
-                    None => Ok(()),
-                }
+                self.stop()
             }
-            _ => self.send(Message::Signal(signal)).await,
+            _ => {
+                if signals::is_deadly(signal) {
+                    self.deadly = Some(signal);
+                    if self.outcome.is_some() {
+                        self.hurry();
+                    }
+                }
+                self.send(Message::Signal(signal)).await
+            }
+        }
+    }
+
+    /// Stands still until SIGCONT, which then is passed on as well.
+    fn stop(&self) -> Result<(), Failure> {
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
+        nix::sys::signal::raise(nix::sys::signal::SIGSTOP)
+            .map_err(|error| Failure::System("stopping", error.into()))?;
+        match &self.terminal {
+            Some(terminal) => terminal
+                .resume()
+                .map_err(|error| Failure::System("making the terminal raw", error)),
+            None => Ok(()),
         }
     }
 }

@@ -30,8 +30,8 @@ pub(super) enum Event {
     Written(Stream, usize),
     /// Writing failed; nothing more will be written.
     Broken(Stream, Errno),
-    /// All was written.
-    Flushed(Stream),
+    /// All of a stream was written.
+    Flushed,
 }
 
 /// Reads stdin as far as there is credit, in a thread of its own.
@@ -153,7 +153,7 @@ impl Outlet {
                     return;
                 }
             }
-            let _ = events.blocking_send(Event::Flushed(stream));
+            let _ = events.blocking_send(Event::Flushed);
         };
         let name = format!(
             "rexec/{}",

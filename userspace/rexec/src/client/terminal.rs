@@ -59,15 +59,16 @@ impl Terminal {
     pub(super) fn resume(&self) -> io::Result<()> {
         Ok(tcsetattr(
             rustix::stdio::stdin(),
-            OptionalActions::Drain,
+            OptionalActions::Now,
             &self.raw,
         )?)
     }
 
     /// Puts it back as it was.
     pub(super) fn restore(&self) {
-        // A terminal that is gone needs nothing.
-        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.before);
+        // Without waiting for output that a stopped terminal does not take. One that is gone needs
+        // nothing.
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
     }
 }
 

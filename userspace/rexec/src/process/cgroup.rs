@@ -12,6 +12,15 @@ use std::time::Duration;
 ///
 /// An error tells why there are none: no version 2, a kernel before 5.14, or no permission.
 pub fn base() -> io::Result<PathBuf> {
+    let base = own()?;
+    let probe = Group::create(&base, &format!("rexec-probe-{}", std::process::id()))?;
+    let killable = probe.kill();
+    probe.remove();
+    killable.map(|()| base)
+}
+
+/// The directory of this process's own group.
+fn own() -> io::Result<PathBuf> {
     let groups = std::fs::read_to_string("/proc/self/cgroup")?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
@@ -26,11 +35,20 @@ pub fn base() -> io::Result<PathBuf> {
             "no cgroup version 2 is mounted",
         ));
     };
-    let base = Path::new(root).join(own);
-    let probe = Group::create(&base, &format!("rexec-probe-{}", std::process::id()))?;
-    let killable = probe.kill();
-    probe.remove();
-    killable.map(|()| base)
+    Ok(Path::new(root).join(own))
+}
+
+/// Kills what is left in the groups whose names begin with `prefix`, and removes them: those of a
+/// keeper that was killed itself.
+pub fn sweep(prefix: &str) {
+    let entries = own().and_then(std::fs::read_dir);
+    for entry in entries.into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let group = Group(entry.path());
+            let _ = group.kill();
+            group.remove();
+        }
+    }
 }
 
 /// The group of one session.

@@ -97,6 +97,11 @@ fn fields(bytes: [u8; RECORD]) -> [i32; 3] {
     fields
 }
 
+/// What the name of a keeper's control group begins with.
+pub(super) fn group_prefix(keeper: i32) -> String {
+    format!("rexec-{keeper}-")
+}
+
 /// Does a keeper's work in a process that was forked for it.
 pub(super) fn run(
     alone: &SingleThreaded,
@@ -110,7 +115,7 @@ pub(super) fn run(
     let stdio = three(stdio)?;
     let (group, errno) = match &launch.groups {
         Some(base) => {
-            let name = format!("rexec-{}-{}", std::process::id(), launch.session);
+            let name = format!("{}{}", group_prefix(sys::pid()), launch.session);
             match Group::create(base, &name) {
                 Ok(group) => (Some(group), 0),
                 Err(error) => (None, error.raw_os_error().unwrap_or(nix::libc::EIO)),
@@ -118,12 +123,6 @@ pub(super) fn run(
         }
         None => (None, 0),
     };
-    if launch.start.tty.is_some() {
-        if let Err(error) = rustix::process::ioctl_tiocsctty(&stdio[0]) {
-            let failed = Event::Failed(Stage::Terminal, error.raw_os_error());
-            return control.write_all(&failed.encode());
-        }
-    }
     let (failure, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let Some(pid) = alone.fork()? else {
         let launch::Failed(stage, errno) = launch::become_program(&launch, &stdio, group.as_ref());
@@ -131,12 +130,6 @@ pub(super) fn run(
         sys::exit_now(127);
     };
     drop(tell);
-    // Both do it, so that it is done when either goes on.
-    let raw = nix::unistd::Pid::from_raw(pid);
-    let _ = nix::unistd::setpgid(raw, raw);
-    if launch.start.tty.is_some() {
-        let _ = nix::unistd::tcsetpgrp(&stdio[0], raw);
-    }
     // The program alone decides when its streams end.
     drop(stdio);
     let mut keeper = Keeper {
@@ -194,7 +187,7 @@ impl Keeper {
             if executed {
                 self.executed()?;
             }
-            if control && !self.command()? {
+            if control && (self.failure.is_some() || !self.command()?) {
                 return self.end();
             }
             if ended && !self.reap()? {
@@ -204,9 +197,15 @@ impl Keeper {
     }
 
     /// Waits until something can be done: with the control socket, a child, the execution.
+    ///
+    /// Commands wait until the program was executed: before that it has no process group.
     fn wait(&self) -> io::Result<(bool, bool, bool)> {
+        let command = match self.failure {
+            Some(_) => PollFlags::from_bits_retain(nix::libc::POLLRDHUP),
+            None => PollFlags::POLLIN,
+        };
         let mut fds = vec![
-            PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.control.as_fd(), command),
             PollFd::new(self.ended.as_fd(), PollFlags::POLLIN),
         ];
         if let Some(failure) = &self.failure {
@@ -218,7 +217,8 @@ impl Keeper {
         }
         let ready = |index: usize| {
             fds.get(index)
-                .is_some_and(|fd: &PollFd<'_>| fd.any().unwrap_or(false))
+                // None for what nix has no name for, such as POLLRDHUP.
+                .is_some_and(|fd: &PollFd<'_>| fd.any().unwrap_or(true))
         };
         Ok((ready(0), ready(1), ready(2)))
     }

@@ -36,6 +36,8 @@ pub struct Launch {
     pub session: u64,
     /// Whether `start.caller` is to be taken; otherwise the program runs as the server does.
     pub change_identity: bool,
+    /// Whether limits and nice value may go beyond what the program's user may have.
+    pub trusted: bool,
     /// Everything else, with the environment and the identity that were decided.
     pub start: Start,
 }
@@ -53,6 +55,7 @@ impl Launch {
         put_bytes(&mut out, groups);
         out.put_u64_le(self.session);
         out.put_u8(self.change_identity.into());
+        out.put_u8(self.trusted.into());
         self.start.put(&mut out);
         out.freeze()
     }
@@ -68,6 +71,7 @@ impl Launch {
                 .map(|text| path(&text)),
             session: reader.u64()?,
             change_identity: reader.u8()? != 0,
+            trusted: reader.u8()? != 0,
             start: Start::take(&mut reader)?,
         };
         reader.end()?;
@@ -143,21 +147,29 @@ fn prepare(
     group: Option<&Group>,
 ) -> Result<std::convert::Infallible, Failed> {
     let start = &launch.start;
-    // As a job of its own in the keeper's session, so that job control works: in a session of
-    // its own it would be an orphan, which SIGTSTP does not stop.
-    nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))
-        .map_err(at(Stage::Process))?;
+    if start.tty.is_some() {
+        // Nobody here would continue what ^Z stops, so it is an orphan, which ^Z does not stop.
+        nix::unistd::setsid().map_err(at(Stage::Terminal))?;
+        rustix::process::ioctl_tiocsctty(&stdio[0]).map_err(at(Stage::Terminal))?;
+    } else {
+        // As a job of its own in the keeper's session, so that a SIGTSTP that is passed on stops
+        // it, and the SIGCONT that follows continues it.
+        nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))
+            .map_err(at(Stage::Process))?;
+    }
     if let Some(group) = group {
         group.enter().map_err(at(Stage::Process))?;
     }
-    for limit in &start.limits {
-        set_limit(limit);
-    }
-    // Only root may go below what it has now; others keep that.
-    let _ = rustix::process::setpriority_process(None, start.nice);
     nix::sys::stat::umask(Mode::from_bits_truncate(start.umask as libc::mode_t));
+    if launch.trusted {
+        set_priorities(start);
+    }
     if launch.change_identity {
         take_identity(&start.caller).map_err(at(Stage::Identity))?;
+    }
+    if !launch.trusted {
+        // As the user, for whom the kernel goes no further than the user may go.
+        set_priorities(start);
     }
     // After the identity, whose change takes it back.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL).map_err(at(Stage::Process))?;
@@ -189,6 +201,14 @@ fn execute(launch: &Launch) -> nix::Result<std::convert::Infallible> {
         }
         result => result,
     }
+}
+
+fn set_priorities(start: &Start) {
+    for limit in &start.limits {
+        set_limit(limit);
+    }
+    // Only root may go below what it has now; others keep that.
+    let _ = rustix::process::setpriority_process(None, start.nice);
 }
 
 /// Sets a limit as near to the caller's as this process may.

@@ -8,6 +8,7 @@
 //! keepers' descendants: should a keeper be killed, what it kept falls to the nursery, which kills
 //! it. When the server goes, the nursery stays until the last keeper has ended.
 
+use super::cgroup;
 use super::children;
 use super::children::Reaped;
 use super::keeper;
@@ -129,8 +130,16 @@ fn serve(alone: &SingleThreaded, server: OwnedFd) -> io::Result<()> {
     let _ = nix::sys::prctl::set_name(c"rexec-nursery");
     // A ^C for the server is not for the programs.
     nix::unistd::setsid()?;
-    // What the server was given by its own parent is not for the programs either.
+    // What the server was given by its own parent is not for the programs either, nor to be kept
+    // open for those that outlive the server. Their keepers' troubles are told on stderr.
     sys::close_on_exec_from(3)?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    drop(null);
     std::env::set_current_dir("/")?;
     let ended = children::adopt()?;
     let mut keepers = HashSet::new();
@@ -151,7 +160,8 @@ fn serve(alone: &SingleThreaded, server: OwnedFd) -> io::Result<()> {
         let Some(socket) = server.as_ref().filter(|_| request) else {
             continue;
         };
-        let mut fds = receive(socket)?;
+        // A server that was killed may have left an error in the socket.
+        let mut fds = receive(socket).unwrap_or_default();
         if fds.is_empty() {
             server = None;
             continue;
@@ -163,7 +173,7 @@ fn serve(alone: &SingleThreaded, server: OwnedFd) -> io::Result<()> {
                 keepers.insert(pid);
             }
             (Ok(None), Some(control)) => {
-                drop(server);
+                drop((server, ended));
                 let status = match keeper::run(alone, control, stdio) {
                     Ok(()) => 0,
                     Err(error) => {
@@ -187,7 +197,11 @@ fn reap(keepers: &mut HashSet<i32>) -> io::Result<()> {
     loop {
         match children::reap()? {
             Reaped::Child(pid, status) => {
-                killed |= !keepers.remove(&pid) || status.terminating_signal().is_some();
+                let is_keeper = keepers.remove(&pid);
+                if is_keeper && status.terminating_signal().is_some() {
+                    cgroup::sweep(&keeper::group_prefix(pid));
+                }
+                killed |= !is_keeper || status.terminating_signal().is_some();
             }
             Reaped::Alive => break,
             Reaped::None => return Ok(()),

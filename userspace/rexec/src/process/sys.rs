@@ -47,6 +47,11 @@ impl SingleThreaded {
     }
 }
 
+/// The own process id, as kill(2) takes it.
+pub fn pid() -> i32 {
+    nix::unistd::getpid().as_raw()
+}
+
 /// Ends the process without running anything that the parent has set up, _exit(2).
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: It has no preconditions.
@@ -106,8 +111,7 @@ pub fn reset_signals(ignored: u64) {
 pub fn die_by(signal: i32) -> ! {
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
     reset_signals(0);
-    // CAST: a pid is positive and fits.
-    let _ = kill(std::process::id() as i32, signal);
+    let _ = kill(pid(), signal);
     // For a signal that does not end a process here, as a shell would say it.
     exit_now(128 + signal)
 }
@@ -132,8 +136,9 @@ pub fn limit(resource: u8, new: Option<(u64, u64)>) -> io::Result<(u64, u64)> {
 ///
 /// The vector is what [`nix::sys::socket::ControlMessageOwned::ScmRights`] holds, whose numbers nobody else has.
 pub(super) fn own_received(fds: Vec<RawFd>) -> Vec<OwnedFd> {
-    // SAFETY: The kernel has just made these descriptors for this process, and nix closes none.
-    fds.into_iter()
-        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-        .collect()
+    let own = |fd| {
+        // SAFETY: The kernel has just made this descriptor for this process, and nix closes none.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    };
+    fds.into_iter().map(own).collect()
 }

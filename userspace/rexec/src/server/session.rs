@@ -16,6 +16,7 @@ use crate::channel;
 use crate::channel::Receiver;
 use crate::channel::Sender;
 use crate::failure::errno_text;
+use crate::failure::io_text;
 use crate::flow::Window;
 use crate::link::Input;
 use crate::link::Output;
@@ -46,6 +47,7 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
 
 /// How long the end of a session's processes is waited for before its place is given away.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -131,7 +133,8 @@ impl Connection {
         let (ends, keeper) = match made {
             Ok(made) => made,
             Err(error) => {
-                let text = format!("{}: {}: {error}", self.shared.policy.host(), Stage::Process);
+                let (host, why) = (self.shared.policy.host(), io_text(&error));
+                let text = format!("{}: {}: {why} on {host}", started.program, Stage::Process);
                 return self.refuse(Refusal::new(Reason::CannotRun, text)).await;
             }
         };
@@ -182,6 +185,7 @@ impl Connection {
             groups: self.shared.groups.clone(),
             session: entry.number,
             change_identity: decision.identity.is_some(),
+            trusted: decision.trusted,
             start: Start {
                 caller: decision.identity.unwrap_or_default(),
                 environment: decision.environment.into_iter().map(Bytes::from).collect(),
@@ -240,7 +244,8 @@ impl Connection {
         };
         let link_timeout = self.shared.link_timeout;
         let mut heard = Instant::now();
-        let mut heartbeat = tokio::time::interval(link_timeout / 3);
+        let mut heartbeat = tokio::time::interval_at(heard + link_timeout / 3, link_timeout / 3);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let result = loop {
             tokio::select! {
                 result = &mut program => break result,
@@ -384,8 +389,10 @@ async fn program(
             // Somebody killed the keeper, and the kernel the program.
             _ => Outcome::Killed(nix::libc::SIGKILL as u8),
         };
+        tracing::debug!("session {}: {outcome:?}", entry.number);
         tell_end.send_replace(true);
-        outcome
+        // Before the streams' ends, which may have to wait for who reads them.
+        sender.send(&Message::Exit(outcome)).await
     };
     let [stdout, stderr] = pipes;
     let outlet = |stream: Stream, place: usize, pipe| Outlet {
@@ -395,14 +402,12 @@ async fn program(
         closed: outputs.closed[place].subscribe(),
         ended: ended.clone(),
     };
-    let (outcome, stdout, stderr) = tokio::join!(
+    tokio::try_join!(
         outcome,
         outlet(Stream::Stdout, 0, stdout).drain(sender),
         outlet(Stream::Stderr, 1, stderr).drain(sender),
-    );
-    stdout.and(stderr)?;
-    tracing::debug!("session {}: {outcome:?}", entry.number);
-    Ok(sender.send(&Message::Exit(outcome)).await?)
+    )?;
+    Ok(())
 }
 
 async fn next_event(events: &mut OwnedReadHalf) -> Option<Event> {

@@ -23,17 +23,21 @@ pub const SOCKET: &str = "/run/qtfs/rexec-status.sock";
 /// How long one who asks may take to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Makes the socket.
+/// Makes the socket, in place of one that a server left behind that is gone.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if StdUnixStream::connect(path).is_ok() {
+        return Err(io::Error::other(
+            "another rexec_server tells its sessions there: give each its --status-socket",
+        ));
     }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    // Under another name until nobody else can open it any more.
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let listener = UnixListener::bind(&new)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&new, path)?;
     Ok(listener)
 }
 

@@ -226,11 +226,16 @@ pub(super) struct Outlet<'a> {
 }
 
 impl Outlet<'_> {
-    /// Sends all that the program writes, until its end or until nobody reads.
+    /// Sends all that the program writes, until its end or until nobody reads, and then END.
     pub(super) async fn drain(mut self, sender: &Sender<Output>) -> io::Result<()> {
-        let Some(pipe) = self.pipe.take() else {
-            return Ok(());
-        };
+        if let Some(pipe) = self.pipe.take() {
+            self.send_all(pipe, sender).await?;
+        }
+        sender.send(&Message::End(self.stream)).await
+    }
+
+    /// Takes the pipe, so that a program that writes on when nobody reads hears of that.
+    async fn send_all(&mut self, pipe: pipe::Receiver, sender: &Sender<Output>) -> io::Result<()> {
         let mut buffer = BytesMut::new();
         loop {
             let taken = tokio::select! {
@@ -242,7 +247,7 @@ impl Outlet<'_> {
                 _ = self.closed.wait_for(|closed| *closed) => return Ok(()),
             };
             if read == 0 {
-                return sender.send(&Message::End(self.stream)).await;
+                return Ok(());
             }
             self.window.put_back(taken - read);
             sender.send_data(self.stream, &buffer).await?;
