@@ -9,6 +9,7 @@ use crate::config::FILE;
 use crate::failure::Failure;
 use crate::failure::EXIT_STATUS;
 use crate::link;
+use crate::wrappers::Side;
 use clap::Args;
 use clap::Parser;
 use std::ffi::OsString;
@@ -161,12 +162,7 @@ pub struct Rexec {
     pub connect_timeout: Option<u16>,
 
     /// The program and its arguments
-    #[arg(
-        value_name = "CMD",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
 
@@ -237,4 +233,41 @@ pub struct Ps {
     /// The socket on which the server tells them
     #[arg(long, value_name = "PATH", default_value = crate::server::status::SOCKET)]
     pub status_socket: PathBuf,
+}
+
+/// Puts scripts into a root file system that stand in for programs of the other machine.
+///
+/// They are the usual ones of its side and those of [[wrapper]] in the configuration. Each runs
+/// its program with rexec, with the arguments as they are, and prints where it was put.
+#[derive(Debug, Parser)]
+#[command(name = "rexec-wrappers", version)]
+pub struct Wrappers {
+    /// The root file system that gets them
+    #[arg(value_name = "ROOT")]
+    pub root: PathBuf,
+
+    /// Whose root file system that is
+    #[arg(long = "for", value_name = "SIDE", value_enum, default_value = "dpu")]
+    pub side: Side,
+
+    /// The configuration file [default: /etc/qtfs/rexec.toml, if it exists]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "REXEC_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+
+    /// Where rexec is in that root file system
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/rexec")]
+    pub rexec: PathBuf,
+
+    /// Replace programs that are there
+    #[arg(long)]
+    pub force: bool,
+
+    /// Print the scripts, and install nothing
+    #[arg(long)]
+    pub print: bool,
 }

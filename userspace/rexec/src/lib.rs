@@ -17,3 +17,4 @@ pub mod server;
 pub mod start;
 pub mod trust;
 pub mod wire;
+pub mod wrappers;

@@ -282,14 +282,12 @@ pub fn local_user(server: SocketAddr, client: SocketAddr) -> io::Result<Option<u
 }
 
 fn find_user(table: &str, local: &str, remote: &str) -> Option<u32> {
-    let rows = table
-        .lines()
-        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let mut found = rows.filter(|row| row.get(1) == Some(&local) && row.get(2) == Some(&remote));
-    let row = found.next()?;
-    let inode: u64 = row.get(9)?.parse().ok()?;
+    // One search, not a look at each row: there may be thousands.
+    let (_, row) = table.split_once(&format!(": {local} {remote} "))?;
+    let fields: Vec<&str> = row.lines().next()?.split_ascii_whitespace().collect();
+    let inode: u64 = fields.get(6)?.parse().ok()?;
     (inode != 0).then_some(())?;
-    row.get(7)?.parse().ok()
+    fields.get(4)?.parse().ok()
 }
 
 /// An address as that table has it: words of the address in hexadecimal, native byte order.

@@ -356,7 +356,9 @@ impl Policy {
 fn resolve_parent(path: &Path) -> PathBuf {
     match (path.parent().map(Path::canonicalize), path.file_name()) {
         (Some(Ok(parent)), Some(name)) => parent.join(name),
-        (_, name) => name.unwrap_or_default().into(),
+        (_, Some(name)) => name.into(),
+        // A directory, by "/" or by dots.
+        (_, None) => path.canonicalize().unwrap_or_default(),
     }
 }
 

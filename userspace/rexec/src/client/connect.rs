@@ -17,7 +17,18 @@ use crate::message::VERSION;
 use crate::start::Start;
 use crate::trust;
 use std::time::Duration;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
+
+/// The name that the certificate of a server must have.
+fn server_name(address: &Address, tls: &Tls) -> Result<ServerName<'static>, Failure> {
+    let host = match address {
+        Address::Tcp(host, _) => host.clone(),
+        Address::Vsock(cid, _) => cid.to_string(),
+        Address::Unix(_) => String::new(),
+    };
+    trust::server_name(tls, &host)
+}
 
 /// How to get to a server.
 #[derive(Clone, Debug)]
@@ -58,6 +69,11 @@ impl Connection {
                 crate::config::FILE
             )));
         }
+        // Before the connection, which would be in vain without keys.
+        let tls = match route.tls.as_ref().filter(|_| !is_unix) {
+            Some(tls) => Some((server_name(&route.address, tls)?, trust::client(tls)?)),
+            None => None,
+        };
         let connected =
             link::connect(&route.address, route.connect_timeout, route.link_timeout).await;
         let (link, window) = connected.map_err(|error| {
@@ -66,17 +82,10 @@ impl Connection {
                 crate::failure::io_text(&error)
             ))
         })?;
-        let (input, output) = match route.tls.as_ref().filter(|_| !is_unix) {
+        let (input, output) = match tls {
             None => link.split(),
-            Some(tls) => {
-                let host = match &route.address {
-                    Address::Tcp(host, _) => host.clone(),
-                    Address::Vsock(cid, _) => cid.to_string(),
-                    Address::Unix(_) => String::new(),
-                };
-                let name = trust::server_name(tls, &host)?;
-                let connector = TlsConnector::from(trust::client(tls)?);
-                let handshake = connector.connect(name, link.whole());
+            Some((name, config)) => {
+                let handshake = TlsConnector::from(config).connect(name, link.whole());
                 let stream = tokio::time::timeout(route.connect_timeout, handshake)
                     .await
                     .map_err(|_| {
@@ -127,7 +136,7 @@ impl Connection {
                 // What the server had to say is read first.
                 tracing::debug!("the server takes no START");
             }
-            self.receiver.hello().await
+            self.receiver.next().await
         });
         match greeted.await {
             Ok(Ok(Message::Hello(_))) => Ok(()),

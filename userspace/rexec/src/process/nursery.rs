@@ -127,7 +127,6 @@ impl Handle {
 /// The nursery's work, until the server is gone and all keepers too.
 fn serve(alone: &SingleThreaded, server: OwnedFd) -> io::Result<()> {
     let mut server = Some(server);
-    let _ = nix::sys::prctl::set_name(c"rexec-nursery");
     // A ^C for the server is not for the programs.
     nix::unistd::setsid()?;
     // What the server was given by its own parent is not for the programs either, nor to be kept
@@ -142,6 +141,8 @@ fn serve(alone: &SingleThreaded, server: OwnedFd) -> io::Result<()> {
     drop(null);
     std::env::set_current_dir("/")?;
     let ended = children::adopt()?;
+    // The name says that all is set up.
+    let _ = nix::sys::prctl::set_name(c"rexec-nursery");
     let mut keepers = HashSet::new();
     while server.is_some() || !keepers.is_empty() {
         let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];

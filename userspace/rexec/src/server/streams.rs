@@ -76,6 +76,7 @@ impl Ends {
         rustix::pty::unlockpt(&terminal)?;
         let theirs = rustix::pty::ioctl_tiocgptpeer(&terminal, flags)?;
         resize(&terminal, size)?;
+        rustix::io::ioctl_fionbio(&terminal, true)?;
         // A terminal is polled, read and written as a pipe is.
         let ends = Self {
             stdin: Some(pipe::Sender::from_owned_fd_unchecked(
