@@ -3,6 +3,7 @@
 //! The command lines of the programs.
 
 use crate::address::Address;
+use crate::client::connect::Route;
 use crate::config::Config;
 use crate::config::Tls;
 use crate::config::FILE;
@@ -14,6 +15,7 @@ use clap::Args;
 use clap::Parser;
 use std::ffi::OsString;
 use std::io;
+use std::io::IsTerminal;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -61,6 +63,24 @@ pub fn end(name: &str, result: Result<(), Failure>) -> ExitCode {
     }
 }
 
+/// Has log lines go to stderr; the journal knows the time by itself.
+pub fn start_log(level: &str) {
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(
+            level
+                .parse()
+                .unwrap_or(tracing::level_filters::LevelFilter::INFO),
+        )
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.without_time().init();
+    } else {
+        builder.init();
+    }
+}
+
 /// Options that both programs have.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
@@ -101,6 +121,30 @@ impl Common {
         }
         config.link_timeout = self.link_timeout.or(config.link_timeout);
         Ok(config)
+    }
+
+    /// The way to the server: that of the options, or of the configuration.
+    pub fn route(
+        &self,
+        config: &Config,
+        connect: Option<Address>,
+        timeout: Option<u16>,
+    ) -> Result<Route, Failure> {
+        let address = connect.or_else(|| config.connect.clone()).ok_or_else(|| {
+            Failure::Usage(format!(
+                "no server is named: give --connect ADDRESS, set CMD_NET_ADDR, or write connect = \"ADDRESS\" to {}",
+                self.file().display()
+            ))
+        })?;
+        let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+        let connect_timeout = timeout.or(config.connect_timeout);
+        Ok(Route {
+            address,
+            tls: config.tls.clone().filter(|_| !self.insecure),
+            insecure: config.insecure,
+            connect_timeout: seconds(connect_timeout.unwrap_or(link::CONNECT_TIMEOUT)),
+            link_timeout: seconds(config.link_timeout.unwrap_or(link::LINK_TIMEOUT)),
+        })
     }
 
     /// The configuration file's name.
@@ -167,14 +211,12 @@ pub struct Rexec {
 }
 
 impl Rexec {
-    /// The times of a connection.
-    pub fn times(&self, config: &Config) -> (Duration, Duration) {
-        let seconds = |seconds: u16| Duration::from_secs(seconds.into());
-        let connect = self.connect_timeout.or(config.connect_timeout);
-        (
-            seconds(connect.unwrap_or(link::CONNECT_TIMEOUT)),
-            seconds(config.link_timeout.unwrap_or(link::LINK_TIMEOUT)),
-        )
+    /// The agent to ask: that of the configuration, when these options change nothing of the way
+    /// to the server that it has its connections from.
+    pub fn agent(&self, config: &Config) -> Option<PathBuf> {
+        let same = self.connect.is_none() || self.connect == config.connect;
+        let usual = same && !self.common.insecure && self.common.shared_key.is_none();
+        config.agent.clone().filter(|_| usual)
     }
 }
 
@@ -216,6 +258,22 @@ pub struct Server {
     /// The socket on which the sessions are told
     #[arg(long, value_name = "PATH", default_value = crate::server::status::SOCKET)]
     pub status_socket: PathBuf,
+
+    /// How much to log
+    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true, value_parser = ["error", "warn", "info", "debug"])]
+    pub log: String,
+}
+
+/// Keeps connections to the server, so that a rexec that comes need not make its own.
+///
+/// Serves its own user alone, at the socket that the configuration has as agent. Stays in the
+/// foreground and logs to stderr.
+#[derive(Debug, Parser)]
+#[command(name = "rexec-agent", version)]
+pub struct Agent {
+    /// Options that rexec has too.
+    #[command(flatten)]
+    pub common: Common,
 
     /// How much to log
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true, value_parser = ["error", "warn", "info", "debug"])]

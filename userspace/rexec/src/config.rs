@@ -21,6 +21,8 @@ pub const FILE: &str = "/etc/qtfs/rexec.toml";
 pub struct Config {
     /// Where rexec finds its server.
     pub connect: Option<Address>,
+    /// The socket of rexec-agent, which keeps connections to `connect`.
+    pub agent: Option<PathBuf>,
     /// Where rexec_server listens.
     pub listen: Listen,
     /// TCP and vsock may go without TLS, in clear and without proof of who is there.

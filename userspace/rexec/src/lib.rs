@@ -2,6 +2,7 @@
 
 //! The parts of rexec and rexec_server: run a program on the other machine as if it were here.
 pub mod address;
+pub mod agent;
 pub mod channel;
 pub mod cli;
 pub mod client;

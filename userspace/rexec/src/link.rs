@@ -81,7 +81,7 @@ pub async fn connect(
 }
 
 /// Most bytes of an output stream that may be under way.
-const WINDOW: u32 = 1 << 20;
+pub const WINDOW: u32 = 1 << 20;
 /// Fewest of them, however small the kernel makes its buffers.
 const LEAST_WINDOW: u32 = 64 << 10;
 

@@ -35,6 +35,7 @@ fn run(directory: &Path) -> Result<(), Failure> {
         (cli::Rexec::command(), "1"),
         (cli::Ps::command(), "1"),
         (cli::Server::command(), "8"),
+        (cli::Agent::command(), "8"),
         (cli::Wrappers::command(), "8"),
     ] {
         write(directory, command, section)

@@ -5,7 +5,6 @@
 use qtfs_rexec::cli;
 use qtfs_rexec::cli::Rexec;
 use qtfs_rexec::client::caller;
-use qtfs_rexec::client::connect::Route;
 use qtfs_rexec::client::session;
 use qtfs_rexec::client::session::End;
 use qtfs_rexec::client::session::Job;
@@ -43,13 +42,10 @@ fn run(args: Rexec) -> Result<End, Failure> {
 
 fn prepare(args: Rexec) -> Result<Job, Failure> {
     let config = args.common.read()?;
-    let (connect_timeout, link_timeout) = args.times(&config);
-    let address = args.connect.clone().or(config.connect).ok_or_else(|| {
-        Failure::Usage(format!(
-            "no server is named: give --connect ADDRESS, set CMD_NET_ADDR, or write connect = \"ADDRESS\" to {}",
-            args.common.file().display()
-        ))
-    })?;
+    let route = args
+        .common
+        .route(&config, args.connect.clone(), args.connect_timeout)?;
+    let agent = args.agent(&config);
     let mut start = caller::inherit(args.command, &config.environment)
         .map_err(|error| Failure::System("looking at what CMD inherits", error))?;
     start.detach = args.detach;
@@ -91,13 +87,8 @@ fn prepare(args: Rexec) -> Result<Job, Failure> {
         None => None,
     };
     Ok(Job {
-        route: Route {
-            address,
-            tls: config.tls.filter(|_| !args.common.insecure),
-            insecure: config.insecure,
-            connect_timeout,
-            link_timeout,
-        },
+        route,
+        agent,
         start,
         terminal: args.tty,
         pid_file,

@@ -21,7 +21,6 @@ use qtfs_rexec::server;
 use qtfs_rexec::server::status;
 use qtfs_rexec::server::Shared;
 use std::io;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,7 +43,7 @@ fn serve(args: Server) -> Result<(), Failure> {
     let config = configure(&args)?;
     // Before anything that could start a thread.
     let nursery = Nursery::start().map_err(system("starting the nursery"))?;
-    start_log(&args.log);
+    cli::start_log(&args.log);
     raise_limits();
     let groups = match cgroup::base() {
         Ok(base) => Some(base),
@@ -168,23 +167,5 @@ fn raise_limits() {
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!("cannot raise the limit of descriptors: {error}");
-    }
-}
-
-/// Log lines go to stderr; the journal knows the time by itself.
-fn start_log(level: &str) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(
-            level
-                .parse()
-                .unwrap_or(tracing::level_filters::LevelFilter::INFO),
-        )
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
-    } else {
-        builder.init();
     }
 }

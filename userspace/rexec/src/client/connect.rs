@@ -10,15 +10,27 @@ use crate::config::Tls;
 use crate::failure::Failure;
 use crate::link;
 use crate::link::Input;
+use crate::link::Link;
 use crate::link::Output;
 use crate::message::Hello;
 use crate::message::Message;
 use crate::message::VERSION;
 use crate::start::Start;
 use crate::trust;
+use std::path::Path;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
+
+fn own_hello() -> Message {
+    let own = nix::unistd::gethostname().unwrap_or_default();
+    Message::Hello(Hello {
+        oldest: VERSION,
+        newest: VERSION,
+        host: own.to_string_lossy().into_owned().into(),
+    })
+}
 
 /// The name that the certificate of a server must have.
 fn server_name(address: &Address, tls: &Tls) -> Result<ServerName<'static>, Failure> {
@@ -111,15 +123,39 @@ impl Connection {
         })
     }
 
+    /// Connects to the agent at `path`, which has connections to the same server. Runs `start`
+    /// there, unless the agent does not take it: then there is none, and nothing was started.
+    pub async fn by_agent(
+        path: &Path,
+        route: &Route,
+        start: &Start,
+    ) -> Result<Option<Self>, Failure> {
+        let Ok(stream) = UnixStream::connect(path).await else {
+            return Ok(None);
+        };
+        let (input, output) = Link::Unix(stream).split();
+        let mut connection = Self {
+            receiver: Receiver::new(input),
+            sender: Sender::new(output),
+            window: link::WINDOW,
+            route: route.clone(),
+        };
+        match connection.start(start.clone()).await {
+            Ok(()) => Ok(Some(connection)),
+            // The agent greets when it has a connection, and only then starts anything.
+            Err(Failure::Lost(_)) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Says who is there, and hears the same of the server.
+    pub async fn greet(&mut self) -> Result<Hello, Failure> {
+        self.exchange(&[own_hello()]).await
+    }
+
     /// Sends the greeting and what is to be run, at once: the server's greeting comes together
     /// with its first answer, so that starting takes a single round trip.
     pub async fn start(&mut self, start: Start) -> Result<(), Failure> {
-        let own = nix::unistd::gethostname().unwrap_or_default();
-        let hello = Message::Hello(Hello {
-            oldest: VERSION,
-            newest: VERSION,
-            host: own.to_string_lossy().into_owned().into(),
-        });
         let start = Message::Start(Box::new(Start {
             window: self.window,
             ..start
@@ -130,16 +166,21 @@ impl Connection {
                 crate::message::MAX_START
             )));
         }
+        self.exchange(&[own_hello(), start]).await.map(drop)
+    }
+
+    /// Sends the first messages and receives the server's greeting.
+    async fn exchange(&mut self, messages: &[Message]) -> Result<Hello, Failure> {
         let limit = self.route.connect_timeout.max(self.route.link_timeout);
         let greeted = tokio::time::timeout(limit, async {
-            if self.sender.send_all(&[hello, start]).await.is_err() {
+            if self.sender.send_all(messages).await.is_err() {
                 // What the server had to say is read first.
-                tracing::debug!("the server takes no START");
+                tracing::debug!("the server takes no greeting");
             }
             self.receiver.next().await
         });
         match greeted.await {
-            Ok(Ok(Message::Hello(_))) => Ok(()),
+            Ok(Ok(Message::Hello(hello))) => Ok(hello),
             Ok(Ok(Message::Failed(refusal))) => Err(Failure::Refused(refusal)),
             Ok(Ok(_)) => {
                 Err(self.explain(channel::Error::Wire(crate::wire::Error::Value("greeting"))))

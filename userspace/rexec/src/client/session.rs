@@ -25,6 +25,7 @@ use nix::libc;
 use std::fs::File;
 use std::io;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -51,6 +52,8 @@ pub enum End {
 pub struct Job {
     /// Where.
     pub route: Route,
+    /// The agent that may have a connection already.
+    pub agent: Option<PathBuf>,
     /// The program.
     pub start: Start,
     /// Give the program a terminal.
@@ -66,6 +69,11 @@ pub async fn run(mut job: Job) -> Result<End, Failure> {
     job.start.tty = job.terminal.then(terminal::size);
     let (null_stdin, start) = (job.start.null_stdin, job.start);
     let prepared = async {
+        if let Some(agent) = &job.agent {
+            if let Some(connection) = Connection::by_agent(agent, &job.route, &start).await? {
+                return Ok(connection);
+            }
+        }
         let mut connection = Connection::make(job.route).await?;
         connection.start(start).await?;
         Ok(connection)
@@ -104,6 +112,7 @@ pub async fn run(mut job: Job) -> Result<End, Failure> {
         outputs,
         terminal,
         pid_file: job.pid_file,
+        started: false,
         stdin_closed: false,
         deadly: None,
         outcome: None,
@@ -131,6 +140,8 @@ struct Session {
     /// Put back when this is dropped.
     terminal: Option<Terminal>,
     pid_file: Option<File>,
+    /// The program runs.
+    started: bool,
     /// The program reads no more.
     stdin_closed: bool,
     /// The last signal that was passed on and ends programs.
@@ -285,7 +296,11 @@ impl Session {
     async fn obey(&mut self, message: Message) -> Result<(), Failure> {
         let wrong = |what| channel::Error::Wire(wire::Error::Value(what));
         match message {
+            // The last session's on this connection.
+            Message::Closed(Stream::Stdin) | Message::Credit(Stream::Stdin, _) if !self.started => {
+            }
             Message::Started { pid, .. } => {
+                self.started = true;
                 if let Some(mut file) = self.pid_file.take() {
                     writeln!(file, "{pid}")
                         .map_err(|error| Failure::System("writing the pid file", error))?;

@@ -109,6 +109,8 @@ pub(super) struct Connection {
 struct Outputs {
     windows: [Window; 2],
     closed: [watch::Sender<bool>; 2],
+    /// True from STARTED on.
+    running: watch::Sender<bool>,
 }
 
 impl Connection {
@@ -207,18 +209,21 @@ impl Connection {
         let outputs = Outputs {
             windows: [start.window, start.window].map(Window::new),
             closed: [false, false].map(|no| watch::channel(no).0),
+            running: watch::channel(false).0,
         };
         let inbox = Inbox::new();
         let (answers, mut to_answer) = mpsc::channel(ANSWERS);
         let (receiver, sender) = (&mut self.receiver, &self.sender);
         let host = self.shared.policy.host();
 
-        let mut feed = Box::pin(streams::feed(
-            ends.stdin,
-            start.tty,
-            &inbox,
-            answers.clone(),
-        ));
+        let mut running = outputs.running.subscribe();
+        let to_peer = answers.clone();
+        let mut feed = Box::pin(async {
+            // What is said of stdin before STARTED is taken for the last session's.
+            if running.wait_for(|running| *running).await.is_ok() {
+                streams::feed(ends.stdin, start.tty, &inbox, to_peer).await;
+            }
+        });
         let mut fed = false;
         let mut program = Box::pin(program(
             entry,
@@ -363,6 +368,7 @@ async fn program(
             });
             let session = entry.number;
             sender.send(&Message::Started { session, pid }).await?;
+            outputs.running.send_replace(true);
         }
         Some(Event::Failed(stage, errno)) => {
             let refusal = start.refusal(stage, errno, host);

@@ -23,14 +23,14 @@ pub const SOCKET: &str = "/run/qtfs/rexec-status.sock";
 /// How long one who asks may take to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Makes the socket, in place of one that a server left behind that is gone.
+/// Makes a socket for the own user alone, in place of one that a server left behind that is gone.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
     if StdUnixStream::connect(path).is_ok() {
         return Err(io::Error::other(
-            "another rexec_server tells its sessions there: give each its --status-socket",
+            "another process answers there: end it, or name another socket",
         ));
     }
     // Under another name until nobody else can open it any more.

@@ -359,3 +359,14 @@ fn ipv6_and_several_addresses() {
     let mut command = crate::common::server::client(dir.path(), "");
     run(command.env_remove("CMD_NET_ADDR").arg("true")).ok();
 }
+
+#[test]
+fn a_vsock_address_leads_to_a_server_or_to_one_line() {
+    // Without a server there: whether this machine has the transport or not.
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = crate::common::server::client(dir.path(), "vsock://local:7777");
+    run(command.args(["--insecure", "--connect-timeout", "1", "true"]))
+        .fails(254, &["vsock://1:7777", "cannot connect"]);
+    let mut command = crate::common::server::client(dir.path(), "vsock://local:7777");
+    run(command.arg("true")).fails(249, &["vsock://1:7777", "in clear", "insecure = true"]);
+}

@@ -132,9 +132,7 @@ fn the_status_socket_is_its_owners_and_nobody_steals_it() {
         &crate::common::server::free_address(),
         crate::common::server::ALL,
     );
-    assert!(second
-        .log()
-        .contains("another rexec_server tells its sessions there"));
+    assert!(second.log().contains("another process answers there"));
     let mut session = server.start("echo ready; exec sleep 1000");
     assert_eq!(session.line(), "ready");
     kill(second.pid(), nix::libc::SIGTERM);

@@ -3,6 +3,7 @@
 //! rexec and rexec_server as programs, on one machine over loopback: all that a user can see of
 //! them, and all that they must not leave behind.
 
+mod agent;
 mod common;
 mod connections;
 mod crashes;
