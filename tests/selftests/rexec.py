@@ -32,14 +32,14 @@ def program(name):
     return f"{filesystems.build_directory()}/bin/{name}"
 
 
-def rexec(*command, **options):
-    """Runs something on the other machine."""
-    return process.run([program("rexec"), *command], **options)
+def rexec(*command, cwd="/", **options):
+    """Runs something on the other machine, in a directory that it has too."""
+    return process.run([program("rexec"), *command], cwd=cwd, **options)
 
 
 def begin(*command, **options):
     """Starts something on the other machine; stdout is a pipe."""
-    return subprocess.Popen([program("rexec"), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen([program("rexec"), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", **options)
 
 
 def named(name):
@@ -124,9 +124,9 @@ def to_dpu(t):
     eq((found.status, found.out, found.err), (41, b"in\nm\ndpu\n/usr\n", b"err\n"))
 
 
-@case("64 MiB pass in both directions and come back the same", who=[ROOT], needs={"qtfs", "two"}, limit=180)
+@case("16 MiB pass in both directions and come back the same", who=[ROOT], needs={"qtfs", "two"}, limit=180)
 def much(t):
-    data = os.urandom(1 << 20) * 64
+    data = os.urandom(1 << 20) * 16
     true(rexec("cat", stdin=data, patience=150).out == data, "what comes back is what was sent")
 
 
@@ -231,13 +231,13 @@ OPTIONS = b"\x0a\x1acontainerd.runc.v1.Options\x12\x00"
 @case("containerd's shim starts through a wrapper as containerd starts it, lives on, and is deleted", who=[ROOT], needs={"qtfs", "two"}, limit=180)
 def shim(t):
     # The bundle has the same name on both machines: HOST's directory, mounted here.
-    bundle = t.there("bundle")
+    bundle = t.there("box")
     host.os.makedirs(bundle, exist_ok=True)
     os.makedirs(t.fs.export, exist_ok=True)
     filesystems.mount(t.fs.export, t.fs.export)
     root = t.path("root")
     os.makedirs(root)
-    process.run([program("rexec-wrappers"), "--rexec", program("rexec"), root])
+    process.run([program("rexec-wrappers"), "--for", "dpu", "--rexec", program("rexec"), root])
     wrapper = os.path.join(root, "usr/bin/containerd-shim-runc-v2")
     try:
         files.write(f"{bundle}/config.json", b'{"ociVersion": "1.0.2", "annotations": {}}')
@@ -257,6 +257,8 @@ def shim(t):
         eq(host.os.readlink(f"/proc/{pid}/cwd"), bundle)
         true(answers_there(address.removeprefix("unix://")), "the shim takes connections")
         true("detached" in host.run([program("rexec-ps")]).text, "the session is told as detached")
+        # What the shim writes when it makes a container, and reads to delete it.
+        files.write(f"{bundle}/runtime", b"/usr/sbin/runc")
         found = process.run(arguments + ["-bundle", bundle, "delete"], cwd=bundle, env=environment, patience=90)
         true(found.out != b"", "delete answers in protobuf")
         process.run([os.path.join(root, "usr/bin/remote_kill"), "-9", str(pid)])

@@ -231,6 +231,7 @@ impl Policy {
         match peer {
             Peer::Local(uid, _) => *uid == 0,
             Peer::Insecure => known.is_none_or(|known| known.user.is_none()),
+            Peer::Vsock(_) => known.map_or(self.config.insecure, |known| known.root),
             _ => known.is_some_and(|known| known.root),
         }
     }

@@ -49,6 +49,11 @@ impl Side {
             detach: false,
             directory: None,
         };
+        // For a caller whose directory the other machine does not have.
+        let anywhere = |wrapper| Wrapper {
+            directory: Some("/".into()),
+            ..wrapper
+        };
         match self {
             Self::Dpu => vec![
                 Wrapper {
@@ -60,8 +65,8 @@ impl Side {
                     )
                 },
                 wrapper("/usr/bin/runc", "runc"),
-                wrapper("/usr/sbin/modprobe", "modprobe"),
-                wrapper("/usr/bin/remote_kill", "kill"),
+                anywhere(wrapper("/usr/sbin/modprobe", "modprobe")),
+                anywhere(wrapper("/usr/bin/remote_kill", "kill")),
             ],
             Self::Host => vec![wrapper("/usr/bin/dockerd", "dockerd")],
             Self::None => Vec::new(),
