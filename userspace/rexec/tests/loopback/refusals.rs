@@ -136,7 +136,9 @@ fn what_is_no_rexec_server_is_252() {
     // A DATA of 4 GiB; a message that nobody knows; credit without end; DATA without credit.
     with(&[0xff, 0xff, 0xff, 0xff, 5, 1, 0, 0]).fails(252, &["out of bounds"]);
     with(&[0, 0, 0, 0, 99, 0, 0, 0]).fails(252, &["unknown kind 99"]);
-    with(&[4, 0, 0, 0, 8, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]).fails(252, &["amount of credit"]);
+    let started = bytes(&qtfs_rexec::message::Message::Started { session: 1, pid: 1 });
+    let credit = [4, 0, 0, 0, 8, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+    with(&[&started[..], &credit].concat()).fails(252, &["amount of credit"]);
     with(&[4, 0, 0, 0, 8, 1, 0, 0, 1, 0, 0, 0]).fails(252, &["message at this time"]);
     let mut flood = Vec::new();
     for _ in 0..40 {
