@@ -31,6 +31,8 @@ pub(crate) struct Server {
     pub(crate) address: String,
     /// Descriptors of the server and of its nursery when there was no session.
     idle: (usize, usize),
+    /// Threads of the server at that time.
+    threads: u32,
 }
 
 /// A TCP address that nobody listens at.
@@ -107,6 +109,7 @@ impl Server {
             dir,
             address,
             idle: (0, 0),
+            threads: 0,
         };
         let mut message = [0; 64];
         let got = ready.recv(&mut message).unwrap_or(0);
@@ -115,6 +118,7 @@ impl Server {
         // Which takes as long as the way to its main loop.
         assert_eq!(server.sessions(), []);
         server.idle = server.descriptors();
+        server.threads = Process::look(server.pid()).map_or(0, |server| server.threads);
         server
     }
 
@@ -196,8 +200,11 @@ impl Server {
         (descriptors(self.pid()), descriptors(nursery))
     }
 
-    /// Expects that nothing is left of any session: no process, zombie, descriptor or entry.
+    /// Expects that nothing is left of any session: no process, zombie, thread, descriptor or entry.
     pub(crate) fn is_idle(&self) {
+        eventually("as many threads as before", || {
+            Process::look(self.pid()).is_some_and(|server| server.threads <= self.threads)
+        });
         eventually("only server and nursery are there", || {
             let below = Process::below(self.pid());
             below.len() == 1 && below[0].name == "rexec-nursery" && below[0].threads == 1
