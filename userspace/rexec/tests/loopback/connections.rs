@@ -292,7 +292,7 @@ fn strangers_hold_a_bounded_number_of_places() {
     );
     // As soon as they leave, or were given up, others are served.
     drop(raws);
-    run(server.rexec().arg("true")).ok();
+    run(server.rexec().args(["--link-timeout", "60", "true"])).ok();
     server.is_idle();
 }
 

@@ -4,6 +4,7 @@
 
 use crate::common::eventually;
 use crate::common::run::run;
+use crate::common::run::write_program;
 use crate::common::Process;
 use crate::common::Server;
 
@@ -63,12 +64,10 @@ fn what_cannot_be_run_says_why() {
 
 #[test]
 fn a_missing_interpreter_is_127_and_a_plain_script_is_the_shells() {
-    use std::os::unix::fs::PermissionsExt;
     let server = Server::new();
     let script = |name: &str, text: &str| {
         let path = server.file(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&path, text.as_bytes());
         path
     };
     let without = script("without", "#!/no/such/interpreter\n");

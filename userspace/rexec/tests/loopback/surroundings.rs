@@ -3,6 +3,7 @@
 //! The program finds itself in its caller's surroundings.
 
 use crate::common::run::run;
+use crate::common::run::write_program;
 use crate::common::run::Ended;
 use crate::common::Server;
 use std::ffi::OsStr;
@@ -109,11 +110,9 @@ fn the_environment_passes_by_the_rules() {
 
 #[test]
 fn path_is_looked_up_there() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("only-there");
-    std::fs::write(&program, "#!/bin/sh\necho $0\n").unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, b"#!/bin/sh\necho $0\n");
     let path = dir.path().display();
     let server = Server::with(&format!(
         "[environment.set]\nPATH = '{path}:/usr/bin:/bin'\n[[allow]]\nprogram = '*'\n"
@@ -206,7 +205,7 @@ fn as_user(server: &Server, uid: u32) -> Command {
     let copy = server.file("rexec");
     let rexec = server.rexec();
     if !copy.exists() {
-        std::fs::copy(rexec.get_program(), &copy).unwrap();
+        write_program(&copy, &std::fs::read(rexec.get_program()).unwrap());
     }
     let mut command = crate::common::run::command(copy);
     command

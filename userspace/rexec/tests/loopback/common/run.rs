@@ -199,3 +199,14 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
         .env("LANG", "C");
     command
 }
+
+/// Makes a program of these bytes, in a process of its own: a child that another test makes at
+/// the same time would for a moment have it open for writing, and then it cannot be executed.
+pub(crate) fn write_program(path: &std::path::Path, bytes: &[u8]) {
+    let mut writer = command("sh");
+    writer
+        .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "-"])
+        .arg(path);
+    let ended = run_with(&mut writer, bytes);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+}
