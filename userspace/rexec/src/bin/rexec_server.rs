@@ -61,7 +61,7 @@ fn serve(args: Server) -> Result<(), Failure> {
         .thread_name("rexec_server")
         .build()
         .map_err(system("starting"))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let nursery = nursery.into_async().map_err(system("starting the nursery"))?;
         let shared = Arc::new(Shared::new(policy, nursery, groups)?);
         let mut term = signal(SignalKind::terminate()).map_err(system("catching signals"))?;
@@ -100,7 +100,10 @@ fn serve(args: Server) -> Result<(), Failure> {
             let _ = std::fs::remove_file(socket);
         }
         Ok(())
-    })
+    });
+    // Whatever a session waits for, it is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 fn configure(args: &Server) -> Result<Config, Failure> {
