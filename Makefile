@@ -67,6 +67,7 @@ ifneq ($(HAVE_USERSPACE),)
 	@mkdir -p $(BUILD)/bin
 	@find $(BUILD)/target/release -maxdepth 1 -type f -executable ! -name '*.so' \
 		-exec install -C -m 755 -t $(BUILD)/bin {} +
+	@$(RUN) -- '$(BUILD)/bin/rexec-manual' '$(BUILD)/share'
 else
 	@echo 'userspace/Cargo.toml does not exist yet: no programs to build.'
 endif
@@ -106,6 +107,8 @@ lint-proto:
 lint-userspace:
 ifneq ($(HAVE_USERSPACE),)
 	@$(CARGO) clippy --workspace $(CLIPPY_FLAGS)
+	@$(RUN) -- env CUSTOM_LIBFUZZER_PATH=/usr/lib/libFuzzer.a \
+		cargo clippy --manifest-path userspace/rexec/fuzz/Cargo.toml $(CLIPPY_FLAGS)
 endif
 
 lint-scripts:
