@@ -61,7 +61,7 @@ def serve(own, peer, key):
     """Starts a server, with the same key for both directions, and waits until it listens."""
     stop()
     os.makedirs("/etc/qtfs", exist_ok=True)
-    files.write("/etc/qtfs/rexec.key", key)
+    files.write("/etc/qtfs/rexec.key", key, 0o600)
     files.write("/etc/qtfs/rexec.toml", CONFIG.format(own=own, peer=peer).encode())
     files.write(LOG, b"")
     process.run(f"setsid -f {program('rexec_server')} </dev/null >{LOG} 2>&1")
@@ -139,7 +139,7 @@ def refused(t):
 
 @case("without the key nobody gets in", who=[ROOT], needs={"qtfs", "two"})
 def wrong_key(t):
-    files.write("other.key", os.urandom(32))
+    files.write("other.key", os.urandom(32), 0o600)
     found = rexec("--shared-key", t.path("other.key"), "true", check=False)
     eq(found.status, 253)
     found = rexec("--insecure", "true", check=False)

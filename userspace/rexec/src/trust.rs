@@ -11,7 +11,10 @@ use crate::config::Tls;
 use crate::failure::Failure;
 use crate::policy::Peer;
 use ring::hkdf;
+use std::fs::File;
 use std::io;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_rustls::rustls;
@@ -187,7 +190,29 @@ fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| unreadable(file, error))
+    PrivateKeyDer::from_pem_slice(&secret(file)?).map_err(|error| unreadable(file, error))
+}
+
+/// The contents of a file that not everybody may read.
+fn secret(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut open = File::open(file).map_err(|error| unreadable(file, error))?;
+    let mode = open
+        .metadata()
+        .map_err(|error| unreadable(file, error))?
+        .mode();
+    if mode & 0o007 != 0 {
+        return Err(unreadable(
+            file,
+            format!(
+                "everybody on this machine can have it (mode {:04o}): chmod 600, and make a new one if that matters",
+                mode & 0o7777
+            ),
+        ));
+    }
+    let mut contents = Vec::new();
+    open.read_to_end(&mut contents)
+        .map_err(|error| unreadable(file, error))?;
+    Ok(contents)
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, Failure> {
@@ -204,7 +229,7 @@ fn roots(file: &Path) -> Result<RootCertStore, Failure> {
 }
 
 fn shared_key(file: &Path) -> Result<Vec<u8>, Failure> {
-    let secret = std::fs::read(file).map_err(|error| unreadable(file, error))?;
+    let secret = secret(file)?;
     if secret.len() < SHARED_KEY {
         return Err(unreadable(
             file,

@@ -4,6 +4,8 @@
 
 use crate::common::run::run;
 use crate::common::run::run_with;
+use crate::common::run::set_mode;
+use crate::common::run::write_key;
 use crate::common::server::ALL;
 use crate::common::Server;
 use rcgen::BasicConstraints;
@@ -40,7 +42,7 @@ impl Authority {
             .unwrap();
         let write = |end: &str, text: String| {
             let path = dir.join(format!("{name}.{end}"));
-            std::fs::write(&path, text).unwrap();
+            write_key(&path, text);
             path.display().to_string()
         };
         format!(
@@ -159,7 +161,7 @@ fn programs_are_allowed_by_peer() {
 /// A server with a shared key, and the `[tls]` of a caller that has it too.
 fn keyed(key: &[u8]) -> (Server, String) {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("key"), key).unwrap();
+    write_key(&dir.path().join("key"), key);
     let tls = format!(
         "[tls]\nshared_key = '{}'\n",
         dir.path().join("key").display()
@@ -189,7 +191,7 @@ fn a_shared_key_fits_and_another_does_not() {
         ("short", vec![1; 31], 125, "it has 31 bytes"),
     ] {
         let file = server.file(name);
-        std::fs::write(&file, key).unwrap();
+        write_key(&file, key);
         let mut command = server.rexec();
         run(command.arg("--shared-key").arg(&file).arg("true")).fails(status, &[part]);
     }
@@ -197,10 +199,28 @@ fn a_shared_key_fits_and_another_does_not() {
 }
 
 #[test]
+fn a_key_that_everybody_can_read_is_refused() {
+    let (server, tls) = keyed(&[1; 32]);
+    configure(&server, &tls);
+    for mode in [0o604, 0o644, 0o666] {
+        set_mode(&server.file("key"), mode);
+        run(server.rexec().arg("true")).fails(125, &["everybody", "chmod 600"]);
+    }
+    set_mode(&server.file("key"), 0o640);
+    run(server.rexec().arg("true")).ok();
+    let (_, server, tls) = certified(&format!("{ROOT}{ALL}"));
+    configure(&server, &tls);
+    run(server.rexec().arg("true")).ok();
+    let key = tls.split('\'').find(|part| part.ends_with(".key")).unwrap();
+    set_mode(Path::new(key), 0o644);
+    run(server.rexec().arg("true")).fails(125, &[key, "everybody", "chmod 600"]);
+}
+
+#[test]
 fn a_shared_key_does_not_fit_certificates() {
     let (_, server, _) = certified(&format!("{ROOT}{ALL}"));
     let file = server.file("key");
-    std::fs::write(&file, [1; 32]).unwrap();
+    write_key(&file, [1; 32]);
     let mut command = server.rexec();
     let ended = run(command.arg("--shared-key").arg(&file).arg("true"));
     assert!(matches!(ended.code(), Some(249 | 253)), "{ended:?}");

@@ -4,11 +4,14 @@
 
 use super::LIMIT;
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Child;
 use std::process::ChildStdin;
 use std::process::ChildStdout;
@@ -202,11 +205,22 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// Makes a program of these bytes, in a process of its own: a child that another test makes at
 /// the same time would for a moment have it open for writing, and then it cannot be executed.
-pub(crate) fn write_program(path: &std::path::Path, bytes: &[u8]) {
+pub(crate) fn write_program(path: &Path, bytes: &[u8]) {
     let mut writer = command("sh");
     writer
         .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "-"])
         .arg(path);
     let ended = run_with(&mut writer, bytes);
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+}
+
+/// Writes a file that nobody else can read.
+pub(crate) fn write_key(path: &Path, key: impl AsRef<[u8]>) {
+    std::fs::write(path, key).expect("a directory of the test's own");
+    set_mode(path, 0o600);
+}
+
+/// Says who may use a file.
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("the test's own file");
 }
