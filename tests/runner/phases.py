@@ -18,10 +18,17 @@ CARGO_PATIENCE = 1800
 TOOLS = {"rewrite"}
 
 
+def default_signals():
+    """For a child: signals as in a terminal, also when a shell runs this in the background and has some ignored."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def follow(report, command, limit, cwd=TOP):
     """Runs a command, and passes on what the scripts say of long steps; returns its output and exit status, None after the limit."""
     process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True)
+                               stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+                               preexec_fn=default_signals)
     late = threading.Event()
 
     def end():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qtest.checks import eq, eventually, same_bytes, true
 from runner import machines
+from runner.phases import default_signals
 
 # The longest that one call may take; computers are busy at times.
 PATIENCE = 60
@@ -100,8 +101,7 @@ def signals(lab):
     """The command gets SIGTERM and SIGINT, and its exit status tells."""
     command = lab.command("exec", "dpu", "-n", "--", "sh", "-c", "echo runs; exec sleep 100")
     for number in (signal.SIGTERM, signal.SIGINT):
-        # A shell that runs the tests in the background has it ignored.
-        call = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        call = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=default_signals)
         try:
             eq(call.stdout.readline(), b"runs\n")
             call.send_signal(number)
