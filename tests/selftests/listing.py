@@ -207,9 +207,9 @@ def churn(path, seconds):
         number += 200
 
 
-@case("a directory with 5,000 entries is removed by rm -rf", who=[ROOT], limit=180)
+@case("a directory with 2,000 entries is removed by rm -rf", who=[ROOT], limit=180)
 def large_removed(t):
     host.os.mkdir(t.there("big"))
-    host.files.make_many(t.there("big"), 5000)
+    host.files.make_many(t.there("big"), 2000)
     run(["rm", "-rf", "big"], patience=150)
     eq(host.os.listdir(t.host_dir), [])

@@ -307,7 +307,7 @@ def walkers(t):
             eventually(lambda: not children[number].alive() or (rounds[number] - before[number]) % 256 >= 2, 30, f"walker {number} goes on")
 
     try:
-        for _ in range(12):
+        for _ in range(8):
             mount_there("-t", "tmpfs", "none", t.there("dir"))
             host.files.write(t.there("dir/above"), b"above")
             all_have_looked()
