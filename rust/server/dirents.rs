@@ -48,8 +48,8 @@ pub(crate) fn list(
     let mut out = KVVec::new();
     let mut at = cookie;
     loop {
-        // With attributes an entry takes several times its room.
-        let room = want.saturating_sub(out.len()) / if plus { 6 } else { 1 };
+        // With attributes even the shortest entry takes no more than so many times its room.
+        let room = want.saturating_sub(out.len()) / if plus { 12 } else { 1 };
         let mut listing = Listing::with_space(room.min(CHUNK))?;
         {
             let mut listing_lock = open.listing.lock();

@@ -341,3 +341,12 @@ def read_only(t):
         fails(EROFS, files.write, f"{PROC}/sys/vm/swappiness", b"60")
     finally:
         host.server.start(EXPORTS)
+
+
+@case("directories of tracefs, which tells places behind its entries, are listed whole", who=[ROOT], needs="qtfs")
+def tracefs(t):
+    mount_both()
+    for name in ("syscalls", "ext4", "."):
+        there = sorted(host.os.listdir(f"/sys/kernel/tracing/events/{name}"))
+        eq(sorted(os.listdir(f"{SYS}/kernel/tracing/events/{name}")), there, name)
+        eq(sorted(entry.name for entry in os.scandir(f"{SYS}/kernel/tracing/events/{name}") if entry.stat()), there, name)

@@ -138,6 +138,7 @@ unsafe extern "C" fn fill(
         core::slice::from_raw_parts(name.cast::<u8>(), usize::try_from(len).unwrap_or(0))
     };
     ctx.any = true;
+    let previous = listing.last;
     // CAST: Positions are bits to us: hashes of names in some file systems.
     listing.set_next(offset as u64);
     if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
@@ -145,6 +146,9 @@ unsafe extern "C" fn fill(
     }
     // CAST: `DT_*` is at most 15.
     ctx.full = !listing.push(name, ino, (kind & 0xf) as u8);
+    if ctx.full {
+        listing.last = previous;
+    }
     !ctx.full
 }
 
@@ -180,6 +184,8 @@ impl File {
             // CAST: Positions are bits to us.
             let after = ctx.inner.pos as u64;
             if ctx.full {
+                // Where the directory itself goes on: tracefs tells a place behind the entry.
+                listing.set_next(after);
                 return Ok(());
             }
             let empty = listing.last.is_none() && listing.bytes.is_empty();
