@@ -137,28 +137,21 @@ fn read_piece(
     pages: &Arc<Pages>,
     flags: ReadFlags,
 ) -> Result<(usize, Attr, Asked)> {
-    let mount = inode.mount();
-    let session = &mount.session;
     // Regular files are read to the end, as everywhere; others may never have an end.
     let wait = if open.stream {
         Wait::Interruptible
     } else {
         Wait::Killable
     };
+    let len = u32::try_from(pages.len())?;
     loop {
-        let incarnation = session.incarnation();
-        let len = u32::try_from(pages.len())?;
-        let result = open.id(mount, inode).and_then(|file| {
-            session.credentials.register(session, &open.acting)?;
-            let call = Read {
-                file,
-                offset,
-                len,
-                flags,
-            };
-            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-            let (cred, sink) = (open.acting.index(), Some(pages.clone()));
-            session.exchange_as(&call, cred, none, sink, wait, incarnation)
+        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+        let sink = Some(pages.clone());
+        let result = open.exchange(inode, none, sink, wait, |file| Read {
+            file,
+            offset,
+            len,
+            flags,
         });
         match result {
             Err(e) if is_lost(e) => continue,
@@ -285,16 +278,11 @@ fn write_piece(
     let session = &mount.session;
     let pages = Arc::new(pages, GFP_KERNEL)?;
     loop {
-        let incarnation = session.incarnation();
-        let result = open.id(mount, inode).and_then(|file| {
-            session.credentials.register(session, &open.acting)?;
-            let call = Write {
-                file,
-                offset,
-                flags,
-            };
-            let (cred, data) = (open.acting.index(), pages.clone());
-            session.exchange_as(&call, cred, data, None, Wait::Killable, incarnation)
+        let data = pages.clone();
+        let result = open.exchange(inode, data, None, Wait::Killable, |file| Write {
+            file,
+            offset,
+            flags,
         });
         match result {
             // Whether data was appended before the server lost the session cannot be known.

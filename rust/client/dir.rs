@@ -146,23 +146,17 @@ fn position(cookie: u64) -> u64 {
 
 /// Fetches the entries from `cookie` on.
 fn fetch(inode: &Inode<Qtfs>, open: &OpenFile, cookie: u64, plus: bool) -> Result<Window> {
-    let mount = inode.mount();
-    let session = &mount.session;
     let sink = Arc::new(Pages::alloc(WANT)?, GFP_KERNEL)?;
     let flags = ReaddirFlags::NONE.with_if(plus, ReaddirFlags::PLUS);
+    let want = u32::try_from(WANT)?;
     loop {
-        let incarnation = session.incarnation();
-        let result = open.id(mount, inode).and_then(|file| {
-            let call = Readdir {
-                file,
-                cookie,
-                want: u32::try_from(WANT)?,
-                flags,
-            };
-            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-            let (cred, sink) = (open.acting.index(), Some(sink.clone()));
-            session.credentials.register(session, &open.acting)?;
-            session.exchange_as(&call, cred, none, sink, Wait::Killable, incarnation)
+        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+        let into = Some(sink.clone());
+        let result = open.exchange(inode, none, into, Wait::Killable, |file| Readdir {
+            file,
+            cookie,
+            want,
+            flags,
         });
         match result {
             Err(e) if is_lost(e) => continue,

@@ -13,9 +13,11 @@ use kernel::{
 use qtfs_net::Pages;
 use qtfs_proto::{
     message::{
+        Call,
         Receive,
         Write, //
     },
+    FileId,
     OpenFlags,
     PollEvents,
     WriteFlags, //
@@ -37,6 +39,7 @@ use crate::{
     poll,
     session::{
         request::{
+            Reply,
             LOST,
             UNSENT, //
         },
@@ -79,26 +82,22 @@ pub(crate) fn queued(file: &File<Qtfs>) -> Result<u32> {
     Ok(poll::ask(file.inode(), file.open()?, PollEvents::NONE)?.queued)
 }
 
-/// Sends a request about the open file until the server has answered it. What was executed in a
-/// session that the server lost nobody knows: [`EIO`].
-fn exchange<T>(
+/// Sends what `build` makes until the server has answered it. What was executed in a session that
+/// the server lost nobody knows: [`EIO`].
+fn exchange<C: Call>(
     inode: &Inode<Qtfs>,
     open: &OpenFile,
-    what: &str,
-    mut attempt: impl FnMut(u32) -> Result<T>,
-) -> Result<T> {
-    let session = &inode.mount().session;
+    data: &Arc<Pages>,
+    sink: Option<&Arc<Pages>>,
+    wait: Wait,
+    build: impl Fn(FileId) -> C,
+) -> Result<Reply> {
     loop {
-        let incarnation = session.incarnation();
-        let result = open.id(inode.mount(), inode).and_then(|_| {
-            session.credentials.register(session, &open.acting)?;
-            attempt(incarnation)
-        });
-        match result {
+        match open.exchange(inode, data.clone(), sink.cloned(), wait, &build) {
             Err(e) if e == UNSENT => {}
             Err(e) if e == LOST => {
                 let why = "HOST lost the session; what went through the FIFO is not known";
-                session.log_error(what, EIO, why);
+                inode.mount().session.log_error(C::OP.name(), EIO, why);
                 return Err(EIO);
             }
             result => return result,
@@ -108,23 +107,21 @@ fn exchange<T>(
 
 pub(crate) fn receive(iocb: &Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<usize> {
     let (inode, open) = (iocb.file().inode(), iocb.file().open()?);
-    let session = &inode.mount().session;
     let count = iter.count().min(PIECE);
     if count == 0 {
         return Ok(0);
     }
     let pages = Arc::new(Pages::alloc(count)?, GFP_KERNEL)?;
+    let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+    let len = u32::try_from(count)?;
     loop {
-        let received = exchange(inode, open, "RECEIVE", |incarnation| {
-            let call = Receive {
-                file: open.id(inode.mount(), inode)?,
-                len: u32::try_from(count)?,
-            };
-            let (cred, sink) = (open.acting.index(), Some(pages.clone()));
-            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-            // What the server has taken out until a signal comes is not lost.
-            let reply =
-                session.exchange_as(&call, cred, none, sink, Wait::Interruptible, incarnation)?;
+        // What the server has taken out until a signal comes is not lost.
+        let wait_for = Wait::Interruptible;
+        let received = exchange(inode, open, &none, Some(&pages), wait_for, |file| Receive {
+            file,
+            len,
+        });
+        let received = received.and_then(|reply| {
             reply.decode::<Receive>()?;
             Ok(reply.data_len)
         });
@@ -178,7 +175,6 @@ pub(crate) fn send(iocb: &Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<usize>
 /// Writes what one request takes; HOST takes a piece of up to `PIPE_BUF` as a whole or not at all.
 /// What is not written stays in `iter`.
 fn send_piece(inode: &Inode<Qtfs>, open: &Arc<OpenFile>, iter: &mut Iter<'_>) -> Result<usize> {
-    let session = &inode.mount().session;
     let pages = Pages::alloc(iter.count().min(PIECE))?;
     let len = iter.copy_to_pages(&pages);
     if len < pages.len() {
@@ -186,17 +182,12 @@ fn send_piece(inode: &Inode<Qtfs>, open: &Arc<OpenFile>, iter: &mut Iter<'_>) ->
         return Err(EFAULT);
     }
     let pages = Arc::new(pages, GFP_KERNEL)?;
-    let sent = exchange(inode, open, "WRITE", |incarnation| {
-        let call = Write {
-            file: open.id(inode.mount(), inode)?,
-            offset: 0,
-            flags: WriteFlags::NONE,
-        };
-        let (cred, data) = (open.acting.index(), pages.clone());
-        let reply = session.exchange_as(&call, cred, data, None, Wait::Killable, incarnation)?;
-        Ok(reply.decode::<Write>()?.written as usize)
+    let sent = exchange(inode, open, &pages, None, Wait::Killable, |file| Write {
+        file,
+        offset: 0,
+        flags: WriteFlags::NONE,
     });
-    let sent = sent.map(|sent| sent.min(len));
+    let sent = sent.and_then(|reply| Ok((reply.decode::<Write>()?.written as usize).min(len)));
     iter.revert(len - *sent.as_ref().unwrap_or(&0));
     sent
 }

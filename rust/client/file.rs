@@ -1,33 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Open files: opening by name or by identity, and opening again after the server lost them.
+//! Opening and closing files, by name or by identity.
 
-use core::sync::atomic::{
-    AtomicBool,
-    AtomicU32,
-    AtomicU64,
-    Ordering, //
-};
+mod open_file;
+
+pub(crate) use open_file::OpenFile;
+
 use kernel::{
-    new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    },
+    sync::Arc, //
 };
 use qtfs_net::Pages;
 use qtfs_proto::{
     message::{
         Lookup,
         Open,
-        OpenReply,
-        Release, //
+        OpenReply, //
     },
     AttrFlags,
-    FileId,
     FsClass,
-    List,
     LookupFlags,
     OpenFlags,
     Opened,
@@ -54,11 +45,11 @@ use crate::{
     data,
     dir::{
         self,
-        Listing,
         Window, //
     },
     fs::Qtfs,
     mount::{
+        self,
         Mount,
         S_IFMT, //
     },
@@ -67,232 +58,18 @@ use crate::{
         self,
         Place, //
     },
-    poll::Polled,
     session::{
         request::Asked,
-        Acting,
         Wait, //
     },
 };
+use open_file::First;
 
 /// Bytes of entries that come with the opening of a directory.
 const FIRST_LISTING: usize = 256 * 1024;
 
 /// Bytes of contents that come with the opening of a file whose contents are made at read time.
 const FIRST_BYTES: usize = 16 * 1024;
-
-/// Contents that came with the opening. They are what one read would have returned at that moment,
-/// and good for as long as the task that opened the file has waited for nothing.
-pub(crate) struct First {
-    /// Until they have been read.
-    pages: Option<Arc<Pages>>,
-    len: usize,
-    /// HOST said that nothing follows.
-    end: bool,
-    moment: Moment,
-}
-
-impl First {
-    /// What a read of `len` bytes at `pos` returns, if it need not ask: how many bytes, and where
-    /// they are if there are any.
-    pub(crate) fn take(&mut self, pos: u64, len: usize) -> Option<(usize, Option<Arc<Pages>>)> {
-        if !self.moment.lasts() {
-            return None;
-        }
-        match &self.pages {
-            Some(_) if pos == 0 && len >= self.len => Some((self.len, self.pages.take())),
-            None if pos == self.len as u64 && self.end => Some((0, None)),
-            _ => None,
-        }
-    }
-}
-
-/// What an open file keeps.
-#[pin_data]
-pub(crate) struct OpenFile {
-    /// Id on the server, and the incarnation of the session in which it means this file.
-    id: AtomicU64,
-    incarnation: AtomicU32,
-    /// How the server has it open.
-    pub(crate) flags: OpenFlags,
-    /// Contents are made at read time.
-    pub(crate) stream: bool,
-    /// Who opened it.
-    pub(crate) acting: Acting,
-    /// Where the last read through the page cache ended.
-    pub(crate) last_end: AtomicU64,
-    /// The server cut the file when it opened it.
-    truncated: AtomicBool,
-    /// A program holds a lock through it, as far as this machine knows.
-    locked: AtomicBool,
-    /// The server has lost such a lock, and with it the program's reason to believe what it reads.
-    lock_lost: AtomicBool,
-    /// It is closed, but data that was written through it is not on the server yet.
-    lingers: AtomicBool,
-    /// Taken by whoever opens the file again.
-    #[pin]
-    again: Mutex<()>,
-    /// The part of the directory that is being listed.
-    #[pin]
-    pub(crate) window: Mutex<Window>,
-    /// What the listing told.
-    pub(crate) listing: Arc<Listing>,
-    /// Contents that came with the opening.
-    #[pin]
-    pub(crate) first: Mutex<Option<First>>,
-    /// Programs can wait for it; others are always ready.
-    pub(crate) pollable: bool,
-    /// The server takes it for a FIFO.
-    pub(crate) is_fifo: bool,
-    /// Who waits for it.
-    #[pin]
-    pub(crate) polled: Polled,
-}
-
-impl OpenFile {
-    fn new(
-        mount: &Mount,
-        reply: &OpenReply,
-        incarnation: u32,
-        flags: OpenFlags,
-        stream: bool,
-    ) -> Result<Arc<Self>> {
-        let acting = mount.session.credentials.current(&mount.session)?;
-        let listing = Arc::new(Listing::new(), GFP_KERNEL)?;
-        let polled = Polled::new(incarnation);
-        let this = Arc::pin_init(
-            pin_init!(Self {
-                id: AtomicU64::new(reply.file.0),
-                incarnation: AtomicU32::new(incarnation),
-                flags,
-                stream,
-                acting,
-                last_end: AtomicU64::new(0),
-                truncated: AtomicBool::new(flags.has(OpenFlags::TRUNC)),
-                locked: AtomicBool::new(false),
-                lock_lost: AtomicBool::new(false),
-                lingers: AtomicBool::new(false),
-                again <- new_mutex!(()),
-                window <- new_mutex!(Window::default()),
-                listing,
-                first <- new_mutex!(None),
-                pollable: reply.opened.has(Opened::POLL),
-                is_fifo: reply.attr.mode & S_IFMT == kind::FIFO,
-                polled <- polled,
-            }),
-            GFP_KERNEL,
-        )?;
-        Ok(this)
-    }
-
-    /// The id in the current session; opens the file again when it is from an older one.
-    ///
-    /// Fails with [`EIO`] when a lock was lost with the older one, until it is released.
-    pub(crate) fn id(&self, mount: &Mount, inode: &Inode<Qtfs>) -> Result<FileId> {
-        let session = &mount.session;
-        let current = || {
-            (self.incarnation.load(Ordering::Acquire) == session.incarnation())
-                .then(|| FileId(self.id.load(Ordering::Acquire)))
-        };
-        if self.lock_lost.load(Ordering::Acquire) {
-            return Err(EIO);
-        }
-        if let Some(id) = current() {
-            return Ok(id);
-        }
-        let _again = self.again.lock();
-        if let Some(id) = current() {
-            return Ok(id);
-        }
-        if self.locked.load(Ordering::Acquire) {
-            let what = "HOST lost a lock that a program holds; its file fails until it is unlocked";
-            session.log_error("LOCK", EIO, what);
-            self.lock_lost.store(true, Ordering::Release);
-            return Err(EIO);
-        }
-        let incarnation = session.incarnation();
-        session.credentials.register(session, &self.acting)?;
-        let once = OpenFlags::CREATE
-            .with(OpenFlags::EXCL)
-            .with(OpenFlags::TRUNC)
-            .with(OpenFlags::TMPFILE);
-        // A FIFO that nobody reads is an error when it is written to, not here.
-        let waits = match self.is_fifo {
-            true => OpenFlags::NONBLOCK,
-            false => OpenFlags::NONE,
-        };
-        let message = Open {
-            target: Target::node(mount.id(inode)?),
-            flags: self.flags.without(once.with(waits)),
-            mode: 0,
-            umask: 0,
-            want: 0,
-        };
-        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-        let cred = self.acting.index();
-        let reply = session.exchange_as(&message, cred, none, None, Wait::Killable, incarnation)?;
-        let reply = reply.decode::<Open<'_>>()?;
-        if !reply.opened.has(Opened::OPENED) {
-            return Err(ESTALE);
-        }
-        node::adopt(inode, &reply.attr, incarnation);
-        self.id.store(reply.file.0, Ordering::Release);
-        self.incarnation.store(incarnation, Ordering::Release);
-        Ok(reply.file)
-    }
-
-    /// Whether the server cut the file when it opened it. Once only.
-    pub(crate) fn take_truncated(&self) -> bool {
-        self.truncated.swap(false, Ordering::AcqRel)
-    }
-
-    /// A lock through it was granted (`true`), or all of them were released.
-    pub(crate) fn set_locked(&self, locked: bool) {
-        self.locked.store(locked, Ordering::Release);
-        if !locked {
-            self.lock_lost.store(false, Ordering::Release);
-        }
-    }
-
-    /// Whether a lock through it was lost.
-    pub(crate) fn has_lost_lock(&self) -> bool {
-        self.lock_lost.load(Ordering::Acquire)
-    }
-
-    /// Whether it is closed but for data that is to be written.
-    pub(crate) fn lingers(&self) -> bool {
-        self.lingers.load(Ordering::Acquire)
-    }
-
-    /// Tells the server to close the file, and waits for a moment until it has: what others see of
-    /// the other end of a FIFO has changed when `close(2)` returns.
-    fn close_now(&self, mount: &Mount) {
-        let session = &mount.session;
-        let incarnation = self.incarnation.load(Ordering::Acquire);
-        let id = FileId(self.id.load(Ordering::Acquire));
-        let closed = (|| {
-            let mut bytes = [0; 8];
-            let release = Release {
-                files: List::pack([id], &mut bytes).map_err(|_| EINVAL)?,
-                nodes: List::pack([], &mut []).map_err(|_| EINVAL)?,
-            };
-            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-            session.exchange_as(&release, 0, none, None, Wait::Briefly, incarnation)
-        })();
-        if closed.is_err() {
-            // Perhaps once more, which does no harm: ids are never used again.
-            self.close(mount);
-        }
-    }
-
-    /// Tells the server to close the file, without waiting.
-    pub(crate) fn close(&self, mount: &Mount) {
-        let session = &mount.session;
-        let incarnation = self.incarnation.load(Ordering::Acquire);
-        let id = FileId(self.id.load(Ordering::Acquire));
-        session.releases.close(session, id, incarnation);
-    }
-}
 
 /// What the server is asked for when a program opens with `flags`.
 ///
@@ -416,6 +193,20 @@ fn begin(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) -> Result {
     result
 }
 
+/// Takes over what was opened as `inode`, if it is that.
+fn accept(inode: &Inode<Qtfs>, sent: Sent) -> Result<(Arc<OpenFile>, Opened)> {
+    let Sent { reply, open, asked } = sent;
+    let open = open.ok_or(ESTALE)?;
+    let attr = &reply.attr;
+    if mount::key(attr) != inode.node().identity() || attr.mode & S_IFMT != inode.kind() {
+        open.close(inode.mount());
+        return Err(ESTALE);
+    }
+    node::apply(inode, attr, asked);
+    begin(inode, &open)?;
+    Ok((open, reply.opened))
+}
+
 pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFile>> {
     let mount = inode.mount();
     let node = inode.node();
@@ -453,20 +244,13 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
             want,
         })
     });
-    let Sent { reply, open, asked } = match result {
+    let (open, _) = match result {
         Err(e) if e == ESTALE && !second => {
             node.note_try();
             return Err(e);
         }
-        other => other?,
+        other => accept(inode, other?)?,
     };
-    let open = open.ok_or(ESTALE)?;
-    if crate::mount::key(&reply.attr) != node.identity() {
-        open.close(mount);
-        return Err(ESTALE);
-    }
-    node::apply(inode, &reply.attr, asked);
-    begin(inode, &open)?;
     file.allow_direct();
     if lists {
         dir::learn(file, &open, &open.window.lock());
@@ -477,24 +261,20 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
 /// Opens a FIFO, without waiting. Returns whether it waits for the other end.
 pub(crate) fn open_fifo(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<(Arc<OpenFile>, bool)> {
     let mount = inode.mount();
-    let once = OpenFlags::CREATE.with(OpenFlags::EXCL);
-    let Sent { reply, open, asked } = sent(mount, file.flags(), true, None, |flags| {
+    let not = OpenFlags::CREATE
+        .with(OpenFlags::EXCL)
+        .with(OpenFlags::TRUNC);
+    let sent = sent(mount, file.flags(), true, None, |flags| {
         Ok(Open {
             target: Target::node(mount.id(inode)?),
-            flags: flags.without(once.with(OpenFlags::TRUNC)),
+            flags: flags.without(not),
             mode: 0,
             umask: 0,
             want: 0,
         })
     })?;
-    let open = open.ok_or(ESTALE)?;
-    if crate::mount::key(&reply.attr) != inode.node().identity() || !open.is_fifo {
-        open.close(mount);
-        return Err(ESTALE);
-    }
-    node::apply(inode, &reply.attr, asked);
-    begin(inode, &open)?;
-    Ok((open, reply.opened.has(Opened::ALONE)))
+    let (open, opened) = accept(inode, sent)?;
+    Ok((open, opened.has(Opened::ALONE)))
 }
 
 pub(crate) fn atomic_open(
@@ -607,7 +387,7 @@ pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
         if data::write_out(inode).is_err() {
             // The program is being killed, or HOST is away. What it wrote still goes there by
             // this file, which is closed once nothing is left.
-            open.lingers.store(true, Ordering::Release);
+            open.linger();
             close_lingering(inode);
             return;
         }

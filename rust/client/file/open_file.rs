@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an open file keeps, and its id on the server, which may lose it.
+
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicU32,
+    AtomicU64,
+    Ordering, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+use qtfs_net::Pages;
+use qtfs_proto::{
+    message::{
+        Call,
+        Open,
+        OpenReply,
+        Release, //
+    },
+    FileId,
+    List,
+    OpenFlags,
+    Opened,
+    Target, //
+};
+use qtfs_vfs::{
+    flags::kind,
+    inode::Inode,
+    task::Moment, //
+};
+
+use crate::{
+    dir::{
+        Listing,
+        Window, //
+    },
+    fs::Qtfs,
+    mount::{
+        Mount,
+        S_IFMT, //
+    },
+    node,
+    poll::Polled,
+    session::{
+        request::Reply,
+        Acting,
+        Wait, //
+    },
+};
+
+/// Contents that came with the opening. They are what one read would have returned at that moment,
+/// and good for as long as the task that opened the file has waited for nothing.
+pub(crate) struct First {
+    /// Until they have been read.
+    pub(super) pages: Option<Arc<Pages>>,
+    pub(super) len: usize,
+    /// HOST said that nothing follows.
+    pub(super) end: bool,
+    pub(super) moment: Moment,
+}
+
+impl First {
+    /// What a read of `len` bytes at `pos` returns, if it need not ask: how many bytes, and where
+    /// they are if there are any.
+    pub(crate) fn take(&mut self, pos: u64, len: usize) -> Option<(usize, Option<Arc<Pages>>)> {
+        if !self.moment.lasts() {
+            return None;
+        }
+        match &self.pages {
+            Some(_) if pos == 0 && len >= self.len => Some((self.len, self.pages.take())),
+            None if pos == self.len as u64 && self.end => Some((0, None)),
+            _ => None,
+        }
+    }
+}
+
+/// What an open file keeps.
+#[pin_data]
+pub(crate) struct OpenFile {
+    /// Id on the server, and the incarnation of the session in which it means this file.
+    id: AtomicU64,
+    incarnation: AtomicU32,
+    /// How the server has it open.
+    pub(crate) flags: OpenFlags,
+    /// Contents are made at read time.
+    pub(crate) stream: bool,
+    /// Who opened it.
+    pub(crate) acting: Acting,
+    /// Where the last read through the page cache ended.
+    pub(crate) last_end: AtomicU64,
+    /// The server cut the file when it opened it.
+    truncated: AtomicBool,
+    /// A program holds a lock through it, as far as this machine knows.
+    locked: AtomicBool,
+    /// The server has lost such a lock, and with it the program's reason to believe what it reads.
+    lock_lost: AtomicBool,
+    /// It is closed, but data that was written through it is not on the server yet.
+    lingers: AtomicBool,
+    /// Taken by whoever opens the file again.
+    #[pin]
+    again: Mutex<()>,
+    /// The part of the directory that is being listed.
+    #[pin]
+    pub(crate) window: Mutex<Window>,
+    /// What the listing told.
+    pub(crate) listing: Arc<Listing>,
+    /// Contents that came with the opening.
+    #[pin]
+    pub(crate) first: Mutex<Option<First>>,
+    /// Programs can wait for it; others are always ready.
+    pub(crate) pollable: bool,
+    /// The server takes it for a FIFO.
+    pub(crate) is_fifo: bool,
+    /// Who waits for it.
+    #[pin]
+    pub(crate) polled: Polled,
+}
+
+impl OpenFile {
+    pub(super) fn new(
+        mount: &Mount,
+        reply: &OpenReply,
+        incarnation: u32,
+        flags: OpenFlags,
+        stream: bool,
+    ) -> Result<Arc<Self>> {
+        let acting = mount.session.credentials.current(&mount.session)?;
+        let listing = Arc::new(Listing::new(), GFP_KERNEL)?;
+        let polled = Polled::new(incarnation);
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                id: AtomicU64::new(reply.file.0),
+                incarnation: AtomicU32::new(incarnation),
+                flags,
+                stream,
+                acting,
+                last_end: AtomicU64::new(0),
+                truncated: AtomicBool::new(flags.has(OpenFlags::TRUNC)),
+                locked: AtomicBool::new(false),
+                lock_lost: AtomicBool::new(false),
+                lingers: AtomicBool::new(false),
+                again <- new_mutex!(()),
+                window <- new_mutex!(Window::default()),
+                listing,
+                first <- new_mutex!(None),
+                pollable: reply.opened.has(Opened::POLL),
+                is_fifo: reply.attr.mode & S_IFMT == kind::FIFO,
+                polled <- polled,
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(this)
+    }
+
+    /// The id in the current session; opens the file again when it is from an older one.
+    ///
+    /// Fails with [`EIO`] when a lock was lost with the older one, until it is released.
+    pub(crate) fn id(&self, mount: &Mount, inode: &Inode<Qtfs>) -> Result<FileId> {
+        let session = &mount.session;
+        let current = || {
+            (self.incarnation.load(Ordering::Acquire) == session.incarnation())
+                .then(|| FileId(self.id.load(Ordering::Acquire)))
+        };
+        if self.lock_lost.load(Ordering::Acquire) {
+            return Err(EIO);
+        }
+        if let Some(id) = current() {
+            return Ok(id);
+        }
+        let _again = self.again.lock();
+        if let Some(id) = current() {
+            return Ok(id);
+        }
+        if self.locked.load(Ordering::Acquire) {
+            let what = "HOST lost a lock that a program holds; its file fails until it is unlocked";
+            session.log_error("LOCK", EIO, what);
+            self.lock_lost.store(true, Ordering::Release);
+            return Err(EIO);
+        }
+        let incarnation = session.incarnation();
+        session.credentials.register(session, &self.acting)?;
+        let once = OpenFlags::CREATE
+            .with(OpenFlags::EXCL)
+            .with(OpenFlags::TRUNC)
+            .with(OpenFlags::TMPFILE);
+        // A FIFO that nobody reads is an error when it is written to, not here.
+        let waits = match self.is_fifo {
+            true => OpenFlags::NONBLOCK,
+            false => OpenFlags::NONE,
+        };
+        let message = Open {
+            target: Target::node(mount.id(inode)?),
+            flags: self.flags.without(once.with(waits)),
+            mode: 0,
+            umask: 0,
+            want: 0,
+        };
+        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+        let cred = self.acting.index();
+        let reply = session.exchange_as(&message, cred, none, None, Wait::Killable, incarnation)?;
+        let reply = reply.decode::<Open<'_>>()?;
+        if !reply.opened.has(Opened::OPENED) {
+            return Err(ESTALE);
+        }
+        node::adopt(inode, &reply.attr, incarnation);
+        self.id.store(reply.file.0, Ordering::Release);
+        self.incarnation.store(incarnation, Ordering::Release);
+        Ok(reply.file)
+    }
+
+    /// Sends what `build` makes of the id, with the identity of who opened the file, and waits for
+    /// the reply, whose data goes to `sink`.
+    ///
+    /// Fails as [`is_lost`](crate::session::request::is_lost) says when the server loses the session
+    /// meanwhile, for the caller to decide whether to ask anew.
+    pub(crate) fn exchange<C: Call>(
+        &self,
+        inode: &Inode<Qtfs>,
+        data: Arc<Pages>,
+        sink: Option<Arc<Pages>>,
+        wait: Wait,
+        build: impl FnOnce(FileId) -> C,
+    ) -> Result<Reply> {
+        let mount = inode.mount();
+        let session = &mount.session;
+        let incarnation = session.incarnation();
+        let call = build(self.id(mount, inode)?);
+        session.credentials.register(session, &self.acting)?;
+        session.exchange_as(&call, self.acting.index(), data, sink, wait, incarnation)
+    }
+
+    /// Whether the server cut the file when it opened it. Once only.
+    pub(crate) fn take_truncated(&self) -> bool {
+        self.truncated.swap(false, Ordering::AcqRel)
+    }
+
+    /// A lock through it was granted (`true`), or all of them were released.
+    pub(crate) fn set_locked(&self, locked: bool) {
+        self.locked.store(locked, Ordering::Release);
+        if !locked {
+            self.lock_lost.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether a lock through it was lost.
+    pub(crate) fn has_lost_lock(&self) -> bool {
+        self.lock_lost.load(Ordering::Acquire)
+    }
+
+    /// It is closed, but for data that is to be written.
+    pub(super) fn linger(&self) {
+        self.lingers.store(true, Ordering::Release);
+    }
+
+    /// Whether [`OpenFile::linger`] was called.
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Acquire)
+    }
+
+    /// Tells the server to close the file, and waits for a moment until it has: what others see of
+    /// the other end of a FIFO has changed when `close(2)` returns.
+    pub(super) fn close_now(&self, mount: &Mount) {
+        let session = &mount.session;
+        let incarnation = self.incarnation.load(Ordering::Acquire);
+        let id = FileId(self.id.load(Ordering::Acquire));
+        let closed = (|| {
+            let mut bytes = [0; 8];
+            let release = Release {
+                files: List::pack([id], &mut bytes).map_err(|_| EINVAL)?,
+                nodes: List::pack([], &mut []).map_err(|_| EINVAL)?,
+            };
+            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+            session.exchange_as(&release, 0, none, None, Wait::Briefly, incarnation)
+        })();
+        if closed.is_err() {
+            // Perhaps once more, which does no harm: ids are never used again.
+            self.close(mount);
+        }
+    }
+
+    /// Tells the server to close the file, without waiting.
+    pub(crate) fn close(&self, mount: &Mount) {
+        let session = &mount.session;
+        let incarnation = self.incarnation.load(Ordering::Acquire);
+        let id = FileId(self.id.load(Ordering::Acquire));
+        session.releases.close(session, id, incarnation);
+    }
+}
