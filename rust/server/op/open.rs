@@ -60,10 +60,8 @@ const ATTEMPTS: usize = 16;
 
 /// What opening came to.
 enum Outcome<'a> {
-    /// It is open.
-    Open(Found<'a>, File),
-    /// It is a FIFO, and open.
-    Fifo(Found<'a>, File, OtherEnd),
+    /// It is open; what there was of the other end, if it is a FIFO.
+    Open(Found<'a>, File, OtherEnd),
     /// It is there, but is not to be opened here.
     Other(Found<'a>),
 }
@@ -82,11 +80,7 @@ pub(crate) fn open(ctx: &mut Context<'_>, r: &Open<'_>) -> Result<Reply> {
     }
     for _ in 0..ATTEMPTS {
         match attempt(ctx, r) {
-            Ok(Outcome::Open(found, file)) => {
-                let node = ctx.node(&found)?;
-                return opened(ctx, r, node, &found, file, OtherEnd::default());
-            }
-            Ok(Outcome::Fifo(found, file, end)) => {
+            Ok(Outcome::Open(found, file, end)) => {
                 let node = ctx.node(&found)?;
                 return opened(ctx, r, node, &found, file, end);
             }
@@ -183,7 +177,7 @@ fn existing<'r>(
     // Who names a FIFO by its node knows what it is.
     if path.is_fifo() && !r.target.node.is_none() {
         let (file, end) = fifo::open(ctx, r, &found, how)?;
-        return Ok(Outcome::Fifo(found, file, end));
+        return Ok(Outcome::Open(found, file, end));
     }
     if !path.is_dir() && !path.is_regular() {
         return Ok(Outcome::Other(found));
@@ -196,7 +190,7 @@ fn existing<'r>(
     }
     if r.flags.has(OpenFlags::EXEC) {
         let file = executable(ctx, path, how)?;
-        return Ok(Outcome::Open(found, file));
+        return Ok(Outcome::Open(found, file, OtherEnd::default()));
     }
     // The kernel protects others' files in such directories from `O_CREAT`.
     let sticky = dir.filter(|dir| dir.path.is_sticky_shared() && dir.writable().is_ok());
@@ -208,7 +202,7 @@ fn existing<'r>(
     } else {
         File::open(path, how)?
     };
-    Ok(Outcome::Open(found, file))
+    Ok(Outcome::Open(found, file, OtherEnd::default()))
 }
 
 /// Opens what was found by its name once more.
@@ -239,12 +233,12 @@ fn protected<'r>(
             return Err(ESTALE.into());
         }
         let found = ctx.entry(dir, name, file.path())?;
-        return Ok(Outcome::Open(found, file));
+        return Ok(Outcome::Open(found, file, OtherEnd::default()));
     }
     if !file.path().same_object(&found.path) {
         return Err(EEXIST.into());
     }
-    Ok(Outcome::Open(found, file))
+    Ok(Outcome::Open(found, file, OtherEnd::default()))
 }
 
 /// Opens a program that the caller may execute but perhaps not read.
@@ -266,7 +260,7 @@ fn create<'r>(ctx: &mut Context<'_>, r: &Open<'r>, dir: &Found<'_>) -> Result<Ou
     let mode = new_mode(&dir.path, r.mode, r.umask);
     let file = File::create(&dir.path, &local::Name::new(name.bytes())?, how(r), mode)?;
     let found = ctx.entry(dir, name, file.path())?;
-    Ok(Outcome::Open(found, file))
+    Ok(Outcome::Open(found, file, OtherEnd::default()))
 }
 
 /// Makes and opens a file without a name.
