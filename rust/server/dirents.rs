@@ -25,6 +25,10 @@ use crate::{
 
 /// Bytes of the longest entry: a name and attributes.
 const MAX_ENTRY: usize = 768;
+/// How many times its room in a piece even the shortest entry takes at most in the reply; with
+/// attributes.
+const GROWS: usize = 2;
+const GROWS_PLUS: usize = 12;
 /// Bytes that are taken from the file system at once.
 const CHUNK: usize = 16 * 1024;
 
@@ -48,8 +52,12 @@ pub(crate) fn list(
     let mut out = KVVec::new();
     let mut at = cookie;
     loop {
-        // With attributes even the shortest entry takes no more than so many times its room.
-        let room = want.saturating_sub(out.len()) / if plus { 12 } else { 1 };
+        let room = want.saturating_sub(out.len()) / if plus { GROWS_PLUS } else { GROWS };
+        // Pieces are sent whole: only the directory knows where it goes on after one, and what was
+        // looked at for nothing would stay known as the client's.
+        if room < Listing::MIN_SPACE && !out.is_empty() {
+            return Ok((pages_of(&out)?, false));
+        }
         let mut listing = Listing::with_space(room.min(CHUNK))?;
         {
             let mut listing_lock = open.listing.lock();

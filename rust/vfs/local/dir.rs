@@ -50,10 +50,13 @@ struct Context {
 }
 
 impl Listing {
+    /// Bytes of the longest entry, for which there is room in any list.
+    pub const MIN_SPACE: usize = FIXED + 255;
+
     /// An empty list with room for `space` bytes; an entry needs 18 and its name.
     pub fn with_space(space: usize) -> Result<Self> {
         Ok(Self {
-            bytes: KVVec::with_capacity(space.max(FIXED + 255), GFP_KERNEL)?,
+            bytes: KVVec::with_capacity(space.max(Self::MIN_SPACE), GFP_KERNEL)?,
             last: None,
             end: false,
         })
