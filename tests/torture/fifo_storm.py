@@ -76,8 +76,7 @@ def many(t):
 def plays(top, names, seed, seconds):
     """Opens, reads and writes at random, interrupted by signals; how often what happened."""
     choose = random.Random(seed)
-    signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.siginterrupt(signal.SIGALRM, True)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     found = {}
     end = time.monotonic() + seconds
@@ -118,7 +117,7 @@ def interruptible(function, *arguments):
     try:
         return function(*arguments)
     finally:
-        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 @case("random opens, reads, writes, signals, kills and cuts of the link leave nothing behind", who=[ROOT], needs="qtfs", limit=240, full=3600)
