@@ -63,27 +63,9 @@ pub fn end(name: &str, result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Has log lines go to stderr; the journal knows the time by itself.
-pub fn start_log(level: &str) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(
-            level
-                .parse()
-                .unwrap_or(tracing::level_filters::LevelFilter::INFO),
-        )
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
-    } else {
-        builder.init();
-    }
-}
-
-/// Options that both programs have.
+/// Where the configuration is.
 #[derive(Args, Clone, Debug)]
-pub struct Common {
+pub struct ConfigFile {
     /// The configuration file [default: /etc/qtfs/rexec.toml, if it exists]
     #[arg(
         long,
@@ -92,6 +74,54 @@ pub struct Common {
         hide_env_values = true
     )]
     pub config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// What it says.
+    pub fn read(&self) -> Result<Config, Failure> {
+        Config::read(self.config.as_deref())
+    }
+
+    /// Its name.
+    pub fn path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(FILE))
+    }
+}
+
+/// What a program that stays in the foreground logs.
+#[derive(Args, Clone, Debug)]
+pub struct Logging {
+    /// How much to log
+    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true, value_parser = ["error", "warn", "info", "debug"])]
+    pub log: String,
+}
+
+impl Logging {
+    /// Has log lines go to stderr; the journal knows the time by itself.
+    pub fn start(&self) {
+        let builder = tracing_subscriber::fmt()
+            .with_max_level(
+                self.log
+                    .parse()
+                    .unwrap_or(tracing::level_filters::LevelFilter::INFO),
+            )
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr);
+        if std::env::var_os("JOURNAL_STREAM").is_some() {
+            builder.without_time().init();
+        } else {
+            builder.init();
+        }
+    }
+}
+
+/// Options that both programs have.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub configuration: ConfigFile,
 
     /// A file of at least 32 bytes that both sides have: keys for TLS without certificates
     #[arg(long, value_name = "FILE")]
@@ -109,7 +139,7 @@ pub struct Common {
 impl Common {
     /// The configuration file, changed by these options.
     pub fn read(&self) -> Result<Config, Failure> {
-        let mut config = Config::read(self.config.as_deref())?;
+        let mut config = self.configuration.read()?;
         if let Some(file) = &self.shared_key {
             config.tls = Some(Tls {
                 shared_key: Some(file.clone()),
@@ -133,7 +163,7 @@ impl Common {
         let address = connect.or_else(|| config.connect.clone()).ok_or_else(|| {
             Failure::Usage(format!(
                 "no server is named: give --connect ADDRESS, set CMD_NET_ADDR, or write connect = \"ADDRESS\" to {}",
-                self.file().display()
+                self.configuration.path().display()
             ))
         })?;
         let seconds = |seconds: u16| Duration::from_secs(seconds.into());
@@ -145,11 +175,6 @@ impl Common {
             connect_timeout: seconds(connect_timeout.unwrap_or(link::CONNECT_TIMEOUT)),
             link_timeout: seconds(config.link_timeout.unwrap_or(link::LINK_TIMEOUT)),
         })
-    }
-
-    /// The configuration file's name.
-    pub fn file(&self) -> &Path {
-        self.config.as_deref().unwrap_or(Path::new(FILE))
     }
 }
 
@@ -259,9 +284,9 @@ pub struct Server {
     #[arg(long, value_name = "PATH", default_value = crate::server::status::SOCKET)]
     pub status_socket: PathBuf,
 
-    /// How much to log
-    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true, value_parser = ["error", "warn", "info", "debug"])]
-    pub log: String,
+    /// What goes to the log.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 /// Keeps connections to the server, so that a rexec that comes need not make its own.
@@ -275,9 +300,9 @@ pub struct Agent {
     #[command(flatten)]
     pub common: Common,
 
-    /// How much to log
-    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true, value_parser = ["error", "warn", "info", "debug"])]
-    pub log: String,
+    /// What goes to the log.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 /// Shows the sessions of the rexec_server on this machine.
@@ -308,14 +333,9 @@ pub struct Wrappers {
     #[arg(long = "for", value_name = "SIDE", value_enum, default_value = "dpu")]
     pub side: Side,
 
-    /// The configuration file [default: /etc/qtfs/rexec.toml, if it exists]
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "REXEC_CONFIG",
-        hide_env_values = true
-    )]
-    pub config: Option<PathBuf>,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub configuration: ConfigFile,
 
     /// Where rexec is in that root file system
     #[arg(long, value_name = "PATH", default_value = "/usr/bin/rexec")]

@@ -25,10 +25,10 @@ fn run(args: &cli::Agent) -> Result<(), Failure> {
     let socket = config.agent.ok_or_else(|| {
         Failure::Usage(format!(
             "no socket is named: write agent = \"/PATH\" to {}",
-            args.common.file().display()
+            args.common.configuration.path().display()
         ))
     })?;
-    cli::start_log(&args.log);
+    args.logging.start();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,7 +5,6 @@
 
 use qtfs_rexec::cli;
 use qtfs_rexec::cli::Wrappers;
-use qtfs_rexec::config::Config;
 use qtfs_rexec::failure::Failure;
 use qtfs_rexec::wrappers;
 use std::process::ExitCode;
@@ -17,7 +16,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Wrappers) -> Result<(), Failure> {
-    let config = Config::read(args.config.as_deref())?;
+    let config = args.configuration.read()?;
     let list = wrappers::list(&config, args.side);
     if list.is_empty() {
         return Err(Failure::Usage(

@@ -43,7 +43,7 @@ fn serve(args: Server) -> Result<(), Failure> {
     let config = configure(&args)?;
     // Before anything that could start a thread.
     let nursery = Nursery::start().map_err(system("starting the nursery"))?;
-    cli::start_log(&args.log);
+    args.logging.start();
     raise_limits();
     let groups = match cgroup::base() {
         Ok(base) => Some(base),
@@ -55,7 +55,11 @@ fn serve(args: Server) -> Result<(), Failure> {
     let host = nix::unistd::gethostname().unwrap_or_default();
     warn(&config, &args);
     let addresses = config.listen.addresses().to_vec();
-    let policy = Policy::new(config, args.common.file(), &host.to_string_lossy());
+    let policy = Policy::new(
+        config,
+        args.common.configuration.path(),
+        &host.to_string_lossy(),
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("rexec_server")
@@ -117,7 +121,7 @@ fn configure(args: &Server) -> Result<Config, Failure> {
         peers: None,
     }));
     config.check().map_err(Failure::Usage)?;
-    let file = args.common.file().display();
+    let file = args.common.configuration.path().display();
     if config.listen.addresses().is_empty() {
         return Err(Failure::Usage(format!(
             "no address to listen at: give --listen ADDRESS, set CMD_NET_ADDR, or write listen = \"ADDRESS\" to {file}"
@@ -149,7 +153,7 @@ fn warn(config: &Config, args: &Server) {
     if config.allow.is_empty() {
         tracing::warn!(
             "{} allows no program: add [[allow]] program = \"/PATH\"",
-            args.common.file().display()
+            args.common.configuration.path().display()
         );
     }
     if config.tls.is_none() {
