@@ -34,11 +34,7 @@ use qtfs_vfs::{
 use crate::{
     file::OpenFile,
     fs::Qtfs,
-    mount::{
-        key,
-        new_inode,
-        S_IFMT, //
-    },
+    mount::new_inode,
     names::is_mount_root,
     node, own,
     session::{
@@ -234,9 +230,7 @@ pub(crate) fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
         let found = file.dentry().learn(
             entry.name.bytes(),
             is_mount_root(&attr),
-            |inode: &Inode<Qtfs>| {
-                inode.node().identity() == key(&attr) && inode.kind() == attr.mode & S_IFMT
-            },
+            |inode: &Inode<Qtfs>| node::is_of(inode, &attr, asked.incarnation),
             || dir.get(new_inode(&attr)),
         );
         match found {

@@ -49,7 +49,6 @@ use crate::{
     },
     fs::Qtfs,
     mount::{
-        self,
         Mount,
         S_IFMT, //
     },
@@ -198,7 +197,7 @@ fn accept(inode: &Inode<Qtfs>, sent: Sent) -> Result<(Arc<OpenFile>, Opened)> {
     let Sent { reply, open, asked } = sent;
     let open = open.ok_or(ESTALE)?;
     let attr = &reply.attr;
-    if mount::key(attr) != inode.node().identity() || attr.mode & S_IFMT != inode.kind() {
+    if !node::is_of(inode, attr, asked.incarnation) {
         open.close(inode.mount());
         return Err(ESTALE);
     }

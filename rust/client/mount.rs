@@ -284,11 +284,7 @@ impl Mount {
             other => other?,
         };
         // HOST may have mounted anew what the object lies on.
-        let known = inode.node().identity();
-        let same = Key {
-            mount: known.mount,
-            ..key(&attr)
-        } == known;
+        let same = key(&attr).is_same_object(&inode.node().identity());
         if !(same || is_root) || attr.mode & S_IFMT != inode.kind() {
             let releases = &self.session.releases;
             releases.forget(&self.session, attr.node, attr.stamp, incarnation);

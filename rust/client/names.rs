@@ -147,8 +147,7 @@ pub(crate) fn revalidate(
         Err(e) if e == ENOENT || e == ENOTDIR => return Ok(false),
         other => other?,
     };
-    let is_it = key(&attr) == child.node().identity() && attr.mode & S_IFMT == child.kind();
-    if !is_it || is_mount_root(&attr) != mounted {
+    if !node::is_of(child, &attr, asked.incarnation) || is_mount_root(&attr) != mounted {
         let session = &dir.mount().session;
         session
             .releases

@@ -45,6 +45,10 @@ use crate::{
     dir::Listing,
     file::OpenFile,
     fs::Qtfs,
+    mount::{
+        key,
+        S_IFMT, //
+    },
     own,
     session::{
         request::Asked,
@@ -533,6 +537,18 @@ impl Node {
     }
 }
 
+/// Whether what the server told in the given incarnation of the session is of the inode.
+///
+/// A directory that this incarnation has not told of yet may be on another mount by now: HOST, or
+/// its module, was started anew since. See [`adopt`].
+pub(crate) fn is_of(inode: &Inode<Qtfs>, attr: &Attr, incarnation: u32) -> bool {
+    let (node, told) = (inode.node(), key(attr));
+    let known = node.identity();
+    let is_anew = node.incarnation.load(Ordering::Acquire) != incarnation;
+    let is_it = told == known || (is_anew && told.is_same_object(&known));
+    is_it && attr.mode & S_IFMT == inode.kind()
+}
+
 /// Takes over the id of an inode and the version of its contents, as the server told them in the
 /// given incarnation of the session. Callers may hold folios locked.
 pub(crate) fn adopt(inode: &Inode<Qtfs>, attr: &Attr, incarnation: u32) {
@@ -540,6 +556,9 @@ pub(crate) fn adopt(inode: &Inode<Qtfs>, attr: &Attr, incarnation: u32) {
     if inode.mount().session.incarnation() != incarnation {
         // The server that told it is gone, and another object may have the id by now.
         return;
+    }
+    if key(attr).is_same_object(&node.identity()) {
+        node.mount.store(attr.mount, Ordering::Relaxed);
     }
     node.id.store(attr.node.0, Ordering::Release);
     if node.incarnation.swap(incarnation, Ordering::AcqRel) == incarnation {

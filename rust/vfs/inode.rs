@@ -46,12 +46,20 @@ pub use attr::{
 pub struct Key {
     /// File system on the server.
     pub dev: u64,
-    /// Mount on the server, of a directory; 0 of anything else.
+    /// Mount on the server, of a directory; 0 of anything else. The only part that may change.
     pub mount: u64,
     /// Inode number.
     pub ino: u64,
     /// Inode generation.
     pub generation: u32,
+}
+
+impl Key {
+    /// Whether both are of the same object, on whatever mount.
+    pub fn is_same_object(&self, other: &Self) -> bool {
+        let mount = other.mount;
+        Self { mount, ..*self } == *other
+    }
 }
 
 /// A node that knows its [`Key`].

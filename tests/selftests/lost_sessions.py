@@ -106,6 +106,30 @@ def power_lost(t):
     os.close(fd)
 
 
+@case("a directory that is open or someone's cwd is the same after HOST lost power", who=[ROOT], needs=NEEDS, limit=240)
+def same_directory(t):
+    os.makedirs("d/e")
+    files.write("d/f", b"data")
+    host.run("sync")
+    fd = os.open("d", os.O_RDONLY | os.O_DIRECTORY)
+    os.chdir("d")
+    before = os.stat(".")
+    lab.crash("host")
+    lab.boot("host")
+    host.server.start()
+    again = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    for after in (os.stat("."), os.fstat(fd), os.fstat(again), os.stat(t.path("d"))):
+        eq((after.st_dev, after.st_ino), (before.st_dev, before.st_ino))
+    eq(os.getcwd(), t.path("d"))
+    for directory in (".", fd, again):
+        eq(sorted(os.listdir(directory)), ["e", "f"])
+    os.mkdir("new")
+    eq(sorted(os.listdir(t.path("d"))), ["e", "f", "new"])
+    os.close(again)
+    os.close(fd)
+    os.chdir(t.dir)
+
+
 @case("loading the server's module anew is no loss of power: fsync succeeds", who=[ROOT], needs=NEEDS, limit=120)
 def module_only(t):
     fd = os.open("f", os.O_CREAT | os.O_RDWR | os.O_APPEND)
