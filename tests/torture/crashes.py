@@ -153,7 +153,8 @@ class Writers:
             found = data[number * BLOCK:(number + 1) * BLOCK]
             got = struct.unpack_from("<QQ", found)
             true(got[1] >= version and found == block(number, got[1]), f"block {number} of version {version} or later, not {got}")
-        lines = host.files.read(f"{there}/log").decode().splitlines()
+        # Where HOST lost a record that was not promised it may have zeros: ext4 keeps the new size of a file before the data.
+        lines = host.files.read(f"{there}/log").replace(b"\0", b"").decode().splitlines()
         missing = [number for (number,) in Promises.read(self.promises("log")) if f"record {number:6}" not in lines]
         eq(missing, [], "records that were promised and are not there")
         edition = Promises.read(self.promises("current"))[-1][0]
