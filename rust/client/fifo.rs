@@ -2,9 +2,10 @@
 
 //! FIFOs: the pipe is HOST's, and nobody waits there.
 //!
-//! The server's file never blocks. Who has to wait here waits for the server to tell that the file
-//! may be ready (see [`crate::poll`]), and tries again; so also who waits in `open(2)` for the other
-//! end. Nothing is sent meanwhile.
+//! The server's file never blocks. Who reads sends one request, which the server answers as soon as
+//! there is something. Who has to wait for something else does so until the server tells that the
+//! file may be ready (see [`crate::poll`]), and tries again; so also who waits in `open(2)` for the
+//! other end. Nothing is sent meanwhile.
 
 use kernel::{
     prelude::*,
@@ -20,6 +21,7 @@ use qtfs_proto::{
     FileId,
     OpenFlags,
     PollEvents,
+    ReceiveFlags,
     WriteFlags, //
 };
 use qtfs_vfs::{
@@ -114,18 +116,21 @@ pub(crate) fn receive(iocb: &Kiocb<'_, Qtfs>, iter: &mut Iter<'_>) -> Result<usi
     let pages = Arc::new(Pages::alloc(count)?, GFP_KERNEL)?;
     let none = Arc::new(Pages::new(), GFP_KERNEL)?;
     let len = u32::try_from(count)?;
+    let flags = ReceiveFlags::NONE.with_if(!is_nonblocking(iocb), ReceiveFlags::WAIT);
     loop {
         // What the server has taken out until a signal comes is not lost.
         let wait_for = Wait::Interruptible;
         let received = exchange(inode, open, &none, Some(&pages), wait_for, |file| Receive {
             file,
             len,
+            flags,
         });
         let received = received.and_then(|reply| {
             reply.decode::<Receive>()?;
             Ok(reply.data_len)
         });
         match received {
+            // Too many wait on the server already.
             Err(e) if e == EAGAIN && !is_nonblocking(iocb) => {
                 wait(inode, open, PollEvents::IN.with(PollEvents::HUP))?;
             }

@@ -745,13 +745,16 @@ messages! {
         queued: u32,
     }
 
-    /// Takes out of a FIFO what it has, without waiting; the data section has it, none at its end.
+    /// Takes out of a FIFO what it has; the data section has it, none at its end. Fails with EAGAIN
+    /// when there is nothing, also if it was to wait but too many do.
     37 RECEIVE Receive => ReceiveReply, once
     {
         /// The open file.
         file: FileId,
         /// How many bytes at most.
         len: u32,
+        /// How.
+        flags: ReceiveFlags,
     }
     {}
 }

@@ -290,6 +290,12 @@ flags! {
         RECLAIM = 3,
     }
 
+    /// How RECEIVE takes.
+    ReceiveFlags("receive flags") {
+        /// Wait until there is something, or it is the end.
+        WAIT = 0,
+    }
+
     /// How COPY copies.
     CopyFlags("copy flags") {
         /// Share extents instead of copying (`FICLONERANGE`).

@@ -34,6 +34,7 @@ use crate::{
     job::Job,
     node::Node,
     op,
+    parking::Parking,
     policy::Policy,
     refusal::{
         Refusal,
@@ -62,8 +63,16 @@ pub(crate) struct Context<'a> {
     pub(crate) caller: Arc<Caller>,
 }
 
+/// What came of a request.
+pub(crate) enum Outcome {
+    /// The answer.
+    Reply(Reply),
+    /// It is to be executed again once something has happened.
+    Park(Parking),
+}
+
 /// Executes a request in the current thread.
-pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result<Reply> {
+pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result<Outcome> {
     // Decoded once before, so it can be.
     let request = Request::decode(job.op, &job.body)?;
     let caller = job.session.callers.get(job.cred)?;
@@ -77,7 +86,7 @@ pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result
         caller,
     };
     let ctx = &mut ctx;
-    match &request {
+    let reply = match &request {
         Request::Attach(r) => op::attach::attach(ctx, r),
         Request::Release(r) => op::attach::release(ctx, r),
         Request::Lookup(r) => op::lookup::lookup(ctx, r),
@@ -102,7 +111,7 @@ pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result
         Request::Setxattr(r) => op::xattr::set(ctx, r),
         Request::Removexattr(r) => op::xattr::remove(ctx, r),
         Request::Listxattr(r) => op::xattr::list(ctx, r),
-        Request::Lock(r) => op::lock::lock(ctx, r),
+        Request::Lock(r) => return op::lock::lock(ctx, r),
         Request::Testlock(r) => op::lock::test(ctx, r),
         Request::Fallocate(r) => op::space::fallocate(ctx, r),
         Request::Seek(r) => op::space::seek(ctx, r),
@@ -111,10 +120,11 @@ pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result
         Request::Setflags(r) => op::attr::setflags(ctx, r),
         Request::Syncfs(r) => op::space::syncfs(ctx, r),
         Request::Poll(r) => op::open::poll(ctx, r),
-        Request::Receive(r) => op::fifo::receive(ctx, r),
+        Request::Receive(r) => return op::fifo::receive(ctx, r),
         // Answered where they are received.
         Request::Hello(_) | Request::Credential(_) | Request::Ping(_) => Err(EOPNOTSUPP.into()),
-    }
+    };
+    reply.map(Outcome::Reply)
 }
 
 impl Context<'_> {

@@ -38,6 +38,7 @@ use crate::{
         Rule, //
     },
     poller::Poller,
+    queue::ParkKey,
     refusal::{
         Refusal,
         Result, //
@@ -72,6 +73,7 @@ pub(crate) struct OpenFile {
     cached: bool,
     /// Of a FIFO.
     end: OtherEnd,
+    park_key: ParkKey,
     #[pin]
     file: WatchedFile<Poller>,
 }
@@ -162,6 +164,7 @@ impl OpenFile {
                 kept <- new_mutex!(KVec::new()),
                 cached,
                 end,
+                park_key: ParkKey::new(),
                 file <- WatchedFile::new(file),
             }),
             GFP_KERNEL,
@@ -177,11 +180,27 @@ impl OpenFile {
         self.file.file()
     }
 
+    /// What requests are parked for that wait until it is ready.
+    pub(crate) fn park_key(&self) -> ParkKey {
+        self.park_key
+    }
+
+    /// Whether there is something to read, or never will be. Else whoever is parked for it is told
+    /// when that changes.
+    pub(crate) fn is_ready_to_read(&self) -> Result<bool> {
+        let poller = || Ok(Poller::new(&self.session, self.park_key));
+        let events = PollEvents::IN.with(PollEvents::HUP);
+        let ready = self.file.poll(events, poller, |_| {})?;
+        Ok(ready.without(events) != ready)
+    }
+
     /// What it is ready for; the client, which calls it `watch`, is told of the first of each of
     /// `wake` from now on.
     pub(crate) fn poll(&self, watch: u64, wake: PollEvents) -> Result<PollEvents> {
-        let poller = || Ok(Poller::new(&self.session, watch));
-        let ready = self.file.poll(wake, poller)?;
+        let poller = || Ok(Poller::new(&self.session, self.park_key));
+        let ready = self
+            .file
+            .poll(wake, poller, |poller| poller.tell(watch, wake))?;
         // Looked at after the watch is set, so that none is missed.
         let partner = self.file().is_fifo() && self.has_partner();
         Ok(ready.with_if(partner, PollEvents::MSG))

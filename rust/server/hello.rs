@@ -173,15 +173,16 @@ fn join(
         ));
     }
     let session = Session::new(
+        &server.queue,
         server.sessions.next_number(),
         hello.client.bytes(),
         max_data,
         hello.slots,
     )?;
     let greeting = greeting(&session)?;
-    server.sessions.insert(&session, &server.queue)?;
+    server.sessions.insert(&session)?;
     if let Err(e) = session.add_lane(lane, greeting) {
-        server.sessions.end(&session, &server.queue);
+        server.sessions.end(&session);
         return Err(e.into());
     }
     log_info!("{session}: begins, from {}\n", lane.peer());

@@ -9,19 +9,25 @@ use kernel::{
         ListArc,
         ListLinks, //
     },
+    new_mutex,
     prelude::*,
     sync::{
         atomic::{
             Atomic,
             Relaxed, //
         },
-        Arc, //
+        Arc,
+        Mutex, //
     },
 };
 use qtfs_net::Pages;
 use qtfs_proto::Op;
 
-use crate::session::Session;
+use crate::{
+    parking::LockWait,
+    queue::ParkKey,
+    session::Session, //
+};
 
 /// Which request an answer is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,11 @@ pub(crate) struct Job {
     pub(crate) data: Pages,
     /// The caller gave up.
     cancelled: Atomic<bool>,
+    /// What it waits for while it is parked; written under the lock of the queue.
+    parked_for: Atomic<u64>,
+    /// A lock of this machine's that it has asked for and not got.
+    #[pin]
+    pub(crate) awaited: Mutex<Option<LockWait>>,
     #[pin]
     links: ListLinks,
 }
@@ -84,10 +95,22 @@ impl Job {
                 body,
                 data,
                 cancelled: Atomic::<bool>::new(false),
+                parked_for: Atomic::<u64>::new(0),
+                awaited <- new_mutex!(None),
                 links <- ListLinks::new(),
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// Notes what it waits for.
+    pub(crate) fn set_parked_for(&self, key: ParkKey) {
+        self.parked_for.store(key.0, Relaxed);
+    }
+
+    /// Whether it waits for this, while it is parked.
+    pub(crate) fn is_parked_for(&self, key: ParkKey) -> bool {
+        self.parked_for.load(Relaxed) == key.0
     }
 
     /// Notes that the caller gave up. The lock of the slots orders this against the execution.

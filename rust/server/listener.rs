@@ -216,7 +216,7 @@ impl Drop for Listening {
         self.listener.shutdown();
         self.acceptor = None;
         self.server.connections.close();
-        self.server.sessions.close(&self.server.queue);
+        self.server.sessions.close();
         self.reaper = None;
     }
 }

@@ -13,8 +13,9 @@
 //!   It survives the loss of its connections and the restart of engine.
 //! - [`dispatch`] leads from a request to one function per operation in [`op`]; these find objects by
 //!   [`resolve`] and check the [`policy`] there, and use `qtfs_vfs::local` to act.
-//! - Nobody waits here for a file to become ready: a [`poller`] hangs in the wait queues of the file
-//!   and sends an event.
+//! - Nobody waits here for a file to become ready, or for the lock of a range: a [`poller`] hangs in
+//!   the wait queues of the file and sends an event, and requests that wait are parked, see
+//!   [`parking`].
 //!
 //! Locks, outer to inner; none is held over a wait for the peer or while a file system works, but
 //! the order of [`version`]: list of sessions, lanes of a session, slots, queue; and on its own each
@@ -39,6 +40,7 @@ mod listener;
 mod node;
 mod op;
 mod owner;
+mod parking;
 mod policy;
 mod poller;
 mod queue;

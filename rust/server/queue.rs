@@ -2,6 +2,9 @@
 
 //! Requests that wait for a worker, and workers that wait for a request.
 //!
+//! A request that cannot go on before something else happens is *parked*: it holds no worker, and is
+//! put into the queue again by who is told of that.
+//!
 //! One queue exists, for all sessions. Its length is bounded by the slots of the sessions.
 
 use kernel::{
@@ -12,6 +15,10 @@ use kernel::{
     new_condvar, new_mutex,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         CondVar,
         CondVarTimeoutResult,
@@ -40,9 +47,23 @@ pub(crate) struct Queue {
     need: Pin<KBox<CondVar>>,
 }
 
+/// What a parked request waits for. Never used for anything else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ParkKey(pub(crate) u64);
+
+impl ParkKey {
+    /// A key that nobody has had.
+    pub(crate) fn new() -> Self {
+        static LAST: Atomic<u64> = Atomic::<u64>::new(0);
+        Self(LAST.fetch_add(1, Relaxed) + 1)
+    }
+}
+
 /// The fields of [`Queue`] protected by the lock.
 struct Inner {
     jobs: List<Job>,
+    /// Those that wait for something else than a worker.
+    parked: List<Job>,
     demand: Demand,
     /// Threads that engine was asked for and that have not come yet, and since when.
     coming: u32,
@@ -81,6 +102,7 @@ impl Queue {
         try_pin_init!(Self {
             inner <- new_mutex!(Inner {
                 jobs: List::new(),
+                parked: List::new(),
                 demand: Demand::default(),
                 coming: 0,
                 asked_ms: 0,
@@ -92,16 +114,22 @@ impl Queue {
 
     /// Adds a request at the end.
     pub(crate) fn push(&self, job: ListArc<Job>) {
-        self.add(job, |jobs, job| jobs.push_back(job));
+        let mut inner = self.inner.lock();
+        self.add(&mut inner, job, |jobs, job| jobs.push_back(job));
     }
 
     /// Adds a request that was begun, to be executed before all others.
     pub(crate) fn push_front(&self, job: ListArc<Job>) {
-        self.add(job, |jobs, job| jobs.push_front(job));
+        let mut inner = self.inner.lock();
+        self.add(&mut inner, job, |jobs, job| jobs.push_front(job));
     }
 
-    fn add(&self, job: ListArc<Job>, add: impl FnOnce(&mut List<Job>, ListArc<Job>)) {
-        let mut inner = self.inner.lock();
+    fn add(
+        &self,
+        inner: &mut Inner,
+        job: ListArc<Job>,
+        add: impl FnOnce(&mut List<Job>, ListArc<Job>),
+    ) {
         add(&mut inner.jobs, job);
         inner.demand.queued += 1;
         self.work.notify_one();
@@ -122,16 +150,37 @@ impl Queue {
 
     fn take_if(&self, mut wanted: impl FnMut(&Job) -> bool) -> Option<ListArc<Job>> {
         let mut inner = self.inner.lock();
-        let mut cursor = inner.jobs.cursor_front();
-        while let Some(next) = cursor.peek_next() {
-            if wanted(&next) {
-                let job = next.remove();
-                inner.demand.queued = inner.demand.queued.saturating_sub(1);
-                return Some(job);
-            }
-            cursor.move_next();
+        if let Some(job) = take(&mut inner.jobs, &mut wanted) {
+            inner.demand.queued = inner.demand.queued.saturating_sub(1);
+            return Some(job);
         }
-        None
+        take(&mut inner.parked, &mut wanted)
+    }
+
+    /// Lets a request wait for what `key` stands for; gives it back when `max` of its session do.
+    pub(crate) fn park(
+        &self,
+        job: ListArc<Job>,
+        key: ParkKey,
+        max: usize,
+    ) -> core::result::Result<(), ListArc<Job>> {
+        let mut inner = self.inner.lock();
+        let others = inner.parked.iter();
+        let others = others.filter(|other| Arc::ptr_eq(&other.session, &job.session));
+        if others.count() >= max {
+            return Err(job);
+        }
+        job.set_parked_for(key);
+        inner.parked.push_back(job);
+        Ok(())
+    }
+
+    /// What `key` stands for has happened, or may have: whoever waits for it is to go on.
+    pub(crate) fn unpark(&self, key: ParkKey) {
+        let mut inner = self.inner.lock();
+        while let Some(job) = take(&mut inner.parked, |job| job.is_parked_for(key)) {
+            self.add(&mut inner, job, |jobs, job| jobs.push_back(job));
+        }
     }
 
     /// Counts the current thread as a worker.
@@ -175,6 +224,18 @@ impl Queue {
             }
         }
     }
+}
+
+/// Takes the first request that is wanted out of a list.
+fn take(jobs: &mut List<Job>, mut wanted: impl FnMut(&Job) -> bool) -> Option<ListArc<Job>> {
+    let mut cursor = jobs.cursor_front();
+    while let Some(next) = cursor.peek_next() {
+        if wanted(&next) {
+            return Some(next.remove());
+        }
+        cursor.move_next();
+    }
+    None
 }
 
 impl Inner {

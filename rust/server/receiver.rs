@@ -111,7 +111,7 @@ fn requests(server: &Arc<Server>, lane: &Arc<Lane>, session: &Arc<Session>) -> E
         if let Err(end) = request(server, lane, session) {
             if let End::Bad(_) = end {
                 // Whatever it meant, it cannot be believed on another connection either.
-                server.sessions.end(session, &server.queue);
+                server.sessions.end(session);
             }
             return end;
         }
@@ -127,11 +127,11 @@ fn request(
     match header.kind {
         Kind::Request => {}
         Kind::Cancel if header.body_len == 0 && header.data_len == 0 => {
-            cancel(server, session, &header);
+            cancel(session, &header);
             return Ok(());
         }
         Kind::Bye if header.body_len == 0 && header.data_len == 0 => {
-            server.sessions.end(session, &server.queue);
+            server.sessions.end(session);
             return Err(End::Lost(ESHUTDOWN));
         }
         _ => return Err(End::Bad("kind")),
@@ -166,7 +166,7 @@ fn request(
     // What can fail comes first: a request that was begun is answered.
     let job = Job::new(session.clone(), ticket, op, header.cred, body, data)?;
     if begin(session, &ticket, op, lane)? {
-        session.queue(&server.queue, job, false);
+        session.submit(job, false);
     }
     Ok(())
 }
@@ -215,13 +215,13 @@ fn register(session: &Arc<Session>, request: &message::Credential<'_>) -> refusa
 }
 
 /// CANCEL.
-fn cancel(server: &Arc<Server>, session: &Arc<Session>, header: &Header) {
+fn cancel(session: &Arc<Session>, header: &Header) {
     let cancelled = session.slots().lock().cancel(header.slot, header.seq);
     match cancelled {
         Cancelled::Nothing | Cancelled::Running => {}
         Cancelled::Waiting(job) => {
             // A worker that has just taken it sees that it is cancelled.
-            if server.queue.remove(&job).is_some() {
+            if session.queue.remove(&job).is_some() {
                 session.answer_cancelled(&job);
             }
         }

@@ -40,8 +40,7 @@ pub(crate) struct Server {
     #[pin]
     pub(crate) sessions: Sessions,
     /// Requests that wait for engine's threads.
-    #[pin]
-    pub(crate) queue: Queue,
+    pub(crate) queue: Arc<Queue>,
     #[pin]
     engine: Mutex<Engine>,
 }
@@ -73,7 +72,7 @@ impl Server {
             try_pin_init!(Self {
                 connections <- Connections::new(),
                 sessions <- Sessions::new(),
-                queue <- Queue::new(),
+                queue: Arc::pin_init(Queue::new(), GFP_KERNEL)?,
                 engine <- new_mutex!(Engine {
                     present: false,
                     configured: false,
@@ -150,7 +149,7 @@ impl Server {
         let mut busy = false;
         while self.sessions.wait(busy) {
             self.connections.reap();
-            busy = self.sessions.reap(&self.queue) || self.connections.has_lost();
+            busy = self.sessions.reap() || self.connections.has_lost();
         }
     }
 }

@@ -28,7 +28,10 @@ use crate::{
     log::now_ms,
     node::Nodes,
     owner::Owners,
-    queue::Queue,
+    queue::{
+        ParkKey,
+        Queue, //
+    },
     refusal::Refusal,
     reply,
     slot::Slots, //
@@ -36,6 +39,9 @@ use crate::{
 
 /// Bytes of a client's name that are kept.
 const MAX_NAME: usize = 64;
+
+/// One in so many slots may have a request that is parked: the others are for what it waits for.
+const PARKED_SHARE: usize = 2;
 
 /// See the module.
 #[pin_data]
@@ -48,6 +54,8 @@ pub(crate) struct Session {
     name: KVec<u8>,
     max_data: usize,
     credits: u16,
+    /// Where its requests wait.
+    pub(crate) queue: Arc<Queue>,
     #[pin]
     slots: Mutex<Slots>,
     #[pin]
@@ -77,7 +85,13 @@ struct Lanes {
 
 impl Session {
     /// Makes a session without connections.
-    pub(crate) fn new(number: u32, name: &[u8], max_data: usize, slots: u16) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        queue: &Arc<Queue>,
+        number: u32,
+        name: &[u8],
+        max_data: usize,
+        slots: u16,
+    ) -> Result<Arc<Self>> {
         let slots = Slots::new(slots)?;
         let mut id = [0; 16];
         device::random(&mut id);
@@ -91,6 +105,7 @@ impl Session {
                 name: copy,
                 max_data,
                 credits: slots.count(),
+                queue: queue.clone(),
                 slots <- new_mutex!(slots),
                 lanes <- new_mutex!(Lanes {
                     list: KVec::new(),
@@ -195,17 +210,48 @@ impl Session {
     }
 
     /// Puts a request into the queue: at its end, or in front when it was begun before.
-    pub(crate) fn queue(&self, queue: &Queue, job: ListArc<Job>, begun: bool) {
+    pub(crate) fn submit(&self, job: ListArc<Job>, begun: bool) {
         let queued = job.clone_arc();
         self.slots.lock().queue(queued.clone());
         if begun {
-            queue.push_front(job);
+            self.queue.push_front(job);
         } else {
-            queue.push(job);
+            self.queue.push(job);
         }
+        self.take_back_if_ended(&queued);
+    }
+
+    /// Lets a request that was begun wait for what `key` stands for, without a thread, until
+    /// [`Queue::unpark`] is told of that. Whatever happened before is to be looked for afterwards.
+    ///
+    /// Gives the request back when its caller gave up, or when too many of the session's wait.
+    pub(crate) fn park(
+        &self,
+        job: ListArc<Job>,
+        key: ParkKey,
+    ) -> core::result::Result<(), (ListArc<Job>, Error)> {
+        let parked = job.clone_arc();
+        {
+            let mut slots = self.slots.lock();
+            if job.is_cancelled() {
+                return Err((job, EINTR));
+            }
+            slots.queue(parked.clone());
+        }
+        let max = usize::from(self.credits) / PARKED_SHARE;
+        self.queue.park(job, key, max).map_err(|job| (job, EAGAIN))?;
+        // Who cancelled it may have looked for it before it was there.
+        if parked.is_cancelled() && self.queue.remove(&parked).is_some() {
+            self.answer_cancelled(&parked);
+        }
+        self.take_back_if_ended(&parked);
+        Ok(())
+    }
+
+    fn take_back_if_ended(&self, queued: &Arc<Job>) {
         // The end of the session takes its requests out of the queue, and may have done so before
         // this one was in it.
-        if self.is_ended() && queue.remove(&queued).is_some() {
+        if self.is_ended() && self.queue.remove(queued).is_some() {
             self.slots.lock().finish(&queued.ticket, None);
         }
     }
@@ -234,7 +280,7 @@ impl Session {
 
     /// Ends the session: its connections are closed, its files too as soon as nobody uses them, its
     /// locks released, its objects forgotten. Says whether this call did it.
-    pub(crate) fn end(&self, queue: &Queue) -> bool {
+    pub(crate) fn end(&self) -> bool {
         let lanes = {
             let mut lanes = self.lanes.lock();
             if lanes.ended {
@@ -247,7 +293,7 @@ impl Session {
             lane.close();
         }
         // The slots refer to the requests and these to the session: nobody may be left behind.
-        while let Some(job) = queue.take_of(self) {
+        while let Some(job) = self.queue.take_of(self) {
             self.slots.lock().finish(&job.ticket, None);
         }
         self.slots.lock().cancel_all();
@@ -258,7 +304,7 @@ impl Session {
     }
 
     /// Ends the session if it was without connections since before `ms`.
-    pub(crate) fn end_if_alone_since(&self, ms: i64, queue: &Queue) -> bool {
+    pub(crate) fn end_if_alone_since(&self, ms: i64) -> bool {
         {
             let lanes = self.lanes.lock();
             match lanes.alone_ms {
@@ -267,7 +313,7 @@ impl Session {
             }
         }
         // A client that comes back in this moment finds the session ended and begins a new one.
-        self.end(queue)
+        self.end()
     }
 }
 

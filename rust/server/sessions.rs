@@ -15,7 +15,6 @@ use kernel::{
 
 use crate::{
     log::now_ms,
-    queue::Queue,
     session::Session, //
 };
 
@@ -80,10 +79,10 @@ impl Sessions {
     /// Adds a session, in the place of one whose client has left when there are too many.
     ///
     /// Fails with [`EUSERS`] when they all have clients.
-    pub(crate) fn insert(&self, session: &Arc<Session>, queue: &Queue) -> Result {
+    pub(crate) fn insert(&self, session: &Arc<Session>) -> Result {
         if let Some(left) = self.longest_alone() {
             log_warn!("{left}: others take its place\n");
-            self.end(&left, queue);
+            self.end(&left);
         }
         let mut inner = self.inner.lock();
         if inner.closed {
@@ -111,13 +110,13 @@ impl Sessions {
     }
 
     /// Ends a session now.
-    pub(crate) fn end(&self, session: &Arc<Session>, queue: &Queue) {
+    pub(crate) fn end(&self, session: &Arc<Session>) {
         let removed = {
             let mut inner = self.inner.lock();
             let at = inner.list.iter().position(|s| Arc::ptr_eq(s, session));
             at.and_then(|at| inner.list.remove(at).ok())
         };
-        if session.end(queue) {
+        if session.end() {
             log_info!("{session}: is ended\n");
         }
         drop(removed);
@@ -144,7 +143,7 @@ impl Sessions {
     }
 
     /// Ends sessions that were alone for too long; says whether others are alone.
-    pub(crate) fn reap(&self, queue: &Queue) -> bool {
+    pub(crate) fn reap(&self) -> bool {
         let now = now_ms();
         let mut alone = false;
         let mut at = 0;
@@ -153,12 +152,12 @@ impl Sessions {
                 Some(session) => session.clone(),
                 None => return alone,
             };
-            if session.end_if_alone_since(now - TTL_MS, queue) {
+            if session.end_if_alone_since(now - TTL_MS) {
                 log_warn!(
                     "{session}: did not come back for {} s, is ended\n",
                     TTL_MS / 1000
                 );
-                self.end(&session, queue);
+                self.end(&session);
             } else {
                 alone |= session.alone_since().is_some();
                 at += 1;
@@ -167,7 +166,7 @@ impl Sessions {
     }
 
     /// Ends all sessions; there will be no new ones.
-    pub(crate) fn close(&self, queue: &Queue) {
+    pub(crate) fn close(&self) {
         let list = {
             let mut inner = self.inner.lock();
             inner.closed = true;
@@ -175,7 +174,7 @@ impl Sessions {
         };
         self.changed.notify_one();
         for session in list.iter() {
-            session.end(queue);
+            session.end();
         }
     }
 }

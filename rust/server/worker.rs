@@ -23,7 +23,10 @@ use qtfs_vfs::local::{
 };
 
 use crate::{
-    dispatch,
+    dispatch::{
+        self,
+        Outcome, //
+    },
     job::Job,
     queue::Next,
     refusal::{
@@ -129,16 +132,30 @@ impl Worker {
         }
         let running = job.clone_arc();
         session.slots().lock().run(running, self.thread.clone());
-        let result = if job.is_cancelled() {
+        let outcome = if job.is_cancelled() {
             Err(Refusal::from(EINTR))
         } else {
             dispatch::execute(server, self, &job)
+        };
+        let (job, result) = match outcome {
+            Ok(Outcome::Park(parking)) => {
+                let parked = job.clone_arc();
+                match session.park(job, parking.key()) {
+                    Ok(()) => {
+                        parking.look(&session.queue, &parked);
+                        return Ok(());
+                    }
+                    Err((job, e)) => (job, Err(Refusal::from(e))),
+                }
+            }
+            Ok(Outcome::Reply(reply)) => (job, Ok(reply)),
+            Err(refusal) => (job, Err(refusal)),
         };
         if let Err(refusal) = &result {
             // A thread that is being killed can't reach its own memory any more either.
             let interrupted = refusal.is_interrupt() || refusal.error() == EFAULT;
             if interrupted && !job.is_cancelled() && task::has_signal() {
-                session.queue(&server.queue, job, true);
+                session.submit(job, true);
                 return Err(EINTR);
             }
             log_debug!("{session}: {} {:?}\n", job.op.name(), refusal.error());

@@ -6,7 +6,6 @@
 #include <linux/cred.h>
 #include <linux/exportfs.h>
 #include <linux/fileattr.h>
-#include <linux/filelock.h>
 #include <linux/fsnotify.h>
 #include <linux/mman.h>
 #include <linux/mount.h>
@@ -286,54 +285,6 @@ bool qtfs_current_has_mm(void)
 unsigned long qtfs_map_memory(size_t length)
 {
 	return vm_mmap(NULL, 0, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, 0);
-}
-
-/* Locks. */
-
-struct file_lock *qtfs_lock_alloc(struct file *file, void *owner, unsigned int flags,
-				  unsigned char type, pid_t pid, loff_t start, loff_t end)
-{
-	struct file_lock *lock = locks_alloc_lock();
-
-	if (!lock)
-		return NULL;
-	lock->c.flc_file = file;
-	lock->c.flc_owner = owner;
-	lock->c.flc_flags = flags;
-	lock->c.flc_type = type;
-	lock->c.flc_pid = pid;
-	lock->fl_start = start;
-	lock->fl_end = end;
-	return lock;
-}
-
-/* As flock(2) and fcntl(2) do it; waits when the lock has FL_SLEEP. */
-int qtfs_lock_apply(struct file *file, struct file_lock *lock)
-{
-	bool wait = lock->c.flc_flags & FL_SLEEP;
-	int ret;
-
-	if (lock->c.flc_flags & FL_FLOCK) {
-		if (file->f_op->flock)
-			return file->f_op->flock(file, wait ? F_SETLKW : F_SETLK, lock);
-		return locks_lock_file_wait(file, lock);
-	}
-	for (;;) {
-		ret = vfs_lock_file(file, wait ? F_SETLKW : F_SETLK, lock, NULL);
-		if (ret != FILE_LOCK_DEFERRED)
-			break;
-		ret = wait_event_interruptible(lock->c.flc_wait,
-					       list_empty(&lock->c.flc_blocked_member));
-		if (ret)
-			break;
-	}
-	locks_delete_block(lock);
-	return ret;
-}
-
-int qtfs_lock_test(struct file *file, struct file_lock *lock)
-{
-	return vfs_test_lock(file, lock);
 }
 
 /* The caller's identity and the current thread. */

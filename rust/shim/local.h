@@ -58,12 +58,6 @@ bool qtfs_file_has_write_iter(const struct file *file);
 bool qtfs_current_has_mm(void);
 unsigned long qtfs_map_memory(size_t length);
 
-/* Locks. */
-struct file_lock *qtfs_lock_alloc(struct file *file, void *owner, unsigned int flags,
-				  unsigned char type, pid_t pid, loff_t start, loff_t end);
-int qtfs_lock_apply(struct file *file, struct file_lock *lock);
-int qtfs_lock_test(struct file *file, struct file_lock *lock);
-
 /* The caller's identity and the current thread. */
 void qtfs_cred_set_user(struct cred *cred, uid_t uid, gid_t gid);
 void qtfs_cred_limit_caps(struct cred *cred, u64 caps);

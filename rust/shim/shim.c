@@ -392,6 +392,7 @@ void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send)
 
 #include "fifo.c"
 #include "local.c"
+#include "lock.c"
 #include "mount.c"
 #include "submount.c"
 #include "sysfs.c"

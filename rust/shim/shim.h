@@ -131,6 +131,7 @@ void qtfs_trace_reconnect(const char *mount, size_t mount_len, unsigned int lane
 
 #include "fifo.h"
 #include "local.h"
+#include "lock.h"
 #include "mount.h"
 #include "submount.h"
 #include "sysfs.h"

@@ -16,7 +16,7 @@
 //! - [`make`], [`remove`], [`rename`]: changing directories.
 //! - [`change`]: changing attributes; [`xattr`], [`acl`]: extended ones; [`flags`]: inode flags.
 //! - [`space`]: allocation, holes, copies.
-//! - [`lock`]: locks that hold against local processes.
+//! - [`lock`]: locks that hold against local processes; [`lock_wait`]: waiting for them.
 //! - [`cred`]: acting as somebody; [`task`]: what an engine thread needs to know of itself.
 //! - [`device`]: the device file by which engine enters.
 
@@ -30,6 +30,7 @@ pub mod file;
 pub mod flags;
 pub mod identity;
 pub mod lock;
+pub mod lock_wait;
 pub mod magic;
 pub mod make;
 pub mod path;

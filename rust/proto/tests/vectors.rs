@@ -159,6 +159,7 @@ fn flags(lines: &mut Vec<String>) {
         RenameFlags { NOREPLACE EXCHANGE WHITEOUT }
         XattrFlags { CREATE REPLACE }
         LockFlags { WAIT FLOCK OFD RECLAIM }
+        ReceiveFlags { WAIT }
         CopyFlags { CLONE DEDUPE CAN_SHORTEN }
         ReadFlags { NONBLOCK DIRECT }
         AttrFlags { NO_XATTR MOUNT_ROOT STREAM MAGIC_LINK }

@@ -82,6 +82,8 @@ pub(crate) fn release(ctx: &mut Context<'_>, r: &Release<'_>) -> Result<Reply> {
     for id in r.files.iter() {
         if let Some(file) = ctx.session.files.remove(id) {
             file.leave_locks();
+            // Who waits for it hears that it is not open any more.
+            ctx.session.queue.unpark(file.park_key());
             ctx.session.nodes.closed(file.node.id, id);
             // The last reference closes it: here, or where a request still uses it.
             drop(file);

@@ -2,6 +2,7 @@
 
 //! OPEN of a FIFO, which nobody waits for here, and RECEIVE.
 
+use kernel::prelude::*;
 use qtfs_net::Pages;
 use qtfs_proto::{
     message::{
@@ -9,7 +10,8 @@ use qtfs_proto::{
         Receive,
         ReceiveReply, //
     },
-    OpenFlags, //
+    OpenFlags,
+    ReceiveFlags, //
 };
 use qtfs_vfs::local::{
     fifo::{
@@ -26,11 +28,12 @@ use qtfs_vfs::local::{
 use crate::{
     dispatch::{
         invalid,
-        Context, //
+        Context,
+        Outcome, //
     },
+    parking::Parking,
     refusal::Result,
-    resolve::Found,
-    worker::Reply, //
+    resolve::Found, //
 };
 
 /// Most bytes of one answer, which is kept for as long as the slot is not used again. FIFOs have as
@@ -52,7 +55,7 @@ pub(super) fn open(
 }
 
 /// See [`Receive`].
-pub(crate) fn receive(ctx: &mut Context<'_>, r: &Receive) -> Result<Reply> {
+pub(crate) fn receive(ctx: &mut Context<'_>, r: &Receive) -> Result<Outcome> {
     let open = ctx.file(r.file, false)?;
     let file = open.file();
     if !file.is_fifo() {
@@ -65,7 +68,15 @@ pub(crate) fn receive(ctx: &mut Context<'_>, r: &Receive) -> Result<Reply> {
         .min(MAX_RECEIVE)
         .min(ctx.session.max_data());
     let mut data = Pages::alloc(len)?;
-    let n = file.read(0, &data, len, ReadHow::default())?;
+    let n = match file.read(0, &data, len, ReadHow::default()) {
+        Err(EAGAIN) if r.flags.has(ReceiveFlags::WAIT) => {
+            // So that an error of that is an answer.
+            open.is_ready_to_read()?;
+            return Ok(Outcome::Park(Parking::Readable(open)));
+        }
+        n => n?,
+    };
     data.truncate(n);
-    ctx.reply_with(&ReceiveReply {}, data)
+    let reply = ctx.reply_with(&ReceiveReply {}, data)?;
+    Ok(Outcome::Reply(reply))
 }

@@ -2,9 +2,12 @@
 
 //! LOCK and TESTLOCK: locks that hold against HOST's processes and other clients.
 //!
-//! A wait holds a thread of engine, which starts another when the last one is taken, and ends when
-//! the client cancels the request: its thread then sees a signal that is none. Engine has only so
-//! many threads, so only so many requests wait; the clients of others ask again.
+//! Who waits for the lock of a range is parked, and the kernel tells when it is worth asking again.
+//! For the locks of `flock(2)`, and on file systems that have their own way with locks, it has no
+//! such way for a module: there a wait holds a thread of engine, which starts another when the last
+//! one is taken, and ends when the client cancels the request: its thread then sees a signal that is
+//! none. Engine has only so many threads, so only so many requests wait; the clients of others ask
+//! again.
 
 use kernel::{
     prelude::*,
@@ -23,21 +26,36 @@ use qtfs_proto::{
     LockFlags,
     LockType, //
 };
-use qtfs_vfs::local::lock::{
-    self,
-    Class,
-    Kind,
-    Request, //
+use qtfs_vfs::local::{
+    lock::{
+        self,
+        Class,
+        Kind,
+        Request, //
+    },
+    lock_wait::{
+        self,
+        Asked,
+        LockWait, //
+    },
 };
 
 use crate::{
-    dispatch::Context,
+    dispatch::{
+        Context,
+        Outcome, //
+    },
+    parking::{
+        Parking,
+        Unlocked, //
+    },
+    queue::ParkKey,
     refusal::Result,
     worker::Reply, //
 };
 
-/// Requests of all clients that may wait at the same time: a fourth of the threads that engine
-/// starts.
+/// Requests of all clients that may wait with a thread at the same time: a fourth of the threads
+/// that engine starts.
 const MAX_WAITING: u32 = 128;
 
 /// Requests that wait.
@@ -81,7 +99,9 @@ fn kind(kind: LockType) -> Kind {
 }
 
 /// Takes or releases a lock.
-pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Reply> {
+pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Outcome> {
+    // What it waited for is asked for again.
+    drop(ctx.job.awaited.lock().take());
     let open = ctx.file(r.file, false)?;
     let mut request = Request {
         kind: kind(r.kind),
@@ -95,10 +115,20 @@ pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Reply> {
     let locking = open.locking(r.owner)?;
     match lock::apply(open.file(), &locking.owner, &request) {
         Err(EAGAIN) if r.flags.has(LockFlags::WAIT) => {
-            // The client asks again later when there are too many.
-            let _place = Place::take().ok_or(EAGAIN)?;
             request.wait = true;
-            lock::apply(open.file(), &locking.owner, &request)?;
+            if lock_wait::can_wait(open.file(), &locking.owner, &request) {
+                let key = ParkKey::new();
+                let waiter = Unlocked::new(&ctx.session.queue, key);
+                let asked = LockWait::ask(open.file(), &locking.owner, &request, waiter)?;
+                if let Asked::Waits(wait) = asked {
+                    *ctx.job.awaited.lock() = Some(wait);
+                    return Ok(Outcome::Park(Parking::Lock(key)));
+                }
+            } else {
+                // The client asks again later when there are too many.
+                let _place = Place::take().ok_or(EAGAIN)?;
+                lock::apply(open.file(), &locking.owner, &request)?;
+            }
         }
         result => result?,
     }
@@ -112,7 +142,8 @@ pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Reply> {
     }
     // Whoever gets the lock must see what others have written under it.
     let attr = ctx.attr_of_file(&open)?;
-    ctx.reply(&LockReply { attr })
+    let reply = ctx.reply(&LockReply { attr })?;
+    Ok(Outcome::Reply(reply))
 }
 
 /// Who holds a lock that conflicts.

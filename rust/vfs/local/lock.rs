@@ -109,42 +109,63 @@ struct Raw(NonNull<bindings::file_lock>);
 
 impl Raw {
     fn new(file: &File, owner: &Owner, request: &Request) -> Result<Self> {
-        let mut flags = match request.class {
-            Class::Process => bindings::FL_POSIX,
-            Class::OpenFile => bindings::FL_POSIX | bindings::FL_OFDLCK,
-            Class::Flock => bindings::FL_FLOCK,
-        };
-        if request.wait {
-            flags |= bindings::FL_SLEEP;
-        }
-        let owner = match request.class {
-            // What the kernel itself takes for the owner of such locks, and releases with it.
-            Class::Flock => file.as_ptr().cast(),
-            _ => (&raw const *owner).cast_mut().cast::<c_void>(),
-        };
-        let start = i64::try_from(request.start).map_err(|_| EOVERFLOW)?;
-        let end = i64::try_from(request.end).unwrap_or(i64::MAX);
-        if end < start {
-            return Err(EINVAL);
-        }
-        let (start, end) = match request.class {
-            Class::Flock => (0, i64::MAX),
-            _ => (start, end),
-        };
+        let how = described(file, owner, request)?;
         // SAFETY: The file outlives the request.
-        let raw = unsafe {
-            bindings::qtfs_lock_alloc(
-                file.as_ptr(),
-                owner,
-                flags,
-                request.kind.to_raw(),
-                request.pid,
-                start,
-                end,
-            )
-        };
+        let raw = unsafe { bindings::qtfs_lock_alloc(&how) };
         // INVARIANT: Newly allocated.
         Ok(Self(NonNull::new(raw).ok_or(ENOMEM)?))
+    }
+}
+
+/// The request as the C side takes it.
+pub(super) fn described(file: &File, owner: &Owner, request: &Request) -> Result<bindings::qtfs_lock> {
+    let mut flags = match request.class {
+        Class::Process => bindings::FL_POSIX,
+        Class::OpenFile => bindings::FL_POSIX | bindings::FL_OFDLCK,
+        Class::Flock => bindings::FL_FLOCK,
+    };
+    if request.wait {
+        flags |= bindings::FL_SLEEP;
+    }
+    let owner = match request.class {
+        // What the kernel itself takes for the owner of such locks, and releases with it.
+        Class::Flock => file.as_ptr().cast(),
+        _ => (&raw const *owner).cast_mut().cast::<c_void>(),
+    };
+    let start = i64::try_from(request.start).map_err(|_| EOVERFLOW)?;
+    let end = i64::try_from(request.end).unwrap_or(i64::MAX);
+    if end < start {
+        return Err(EINVAL);
+    }
+    let (start, end) = match request.class {
+        Class::Flock => (0, i64::MAX),
+        _ => (start, end),
+    };
+    Ok(bindings::qtfs_lock {
+        file: file.as_ptr(),
+        owner,
+        flags,
+        type_: request.kind.to_raw(),
+        pid: request.pid,
+        start,
+        end,
+    })
+}
+
+/// Whether the file was opened for such a lock, as `fcntl(2)` and `flock(2)` say.
+pub(super) fn check(file: &File, request: &Request) -> Result {
+    let readable = file.is_readable();
+    let writable = file.is_writable();
+    let allowed = match (request.kind, request.class) {
+        (Kind::Unlock, _) => true,
+        (_, Class::Flock) => readable || writable,
+        (Kind::Read, _) => readable,
+        (Kind::Write, _) => writable,
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err(EBADF)
     }
 }
 
@@ -160,17 +181,7 @@ impl Drop for Raw {
 /// Fails with [`EAGAIN`] when another's is in the way and the request does not wait, with
 /// [`EDEADLK`] when waiting could last for ever, with [`EINTR`] when a wait was interrupted.
 pub fn apply(file: &File, owner: &Owner, request: &Request) -> Result {
-    let readable = file.is_readable();
-    let writable = file.is_writable();
-    let allowed = match (request.kind, request.class) {
-        (Kind::Unlock, _) => true,
-        (_, Class::Flock) => readable || writable,
-        (Kind::Read, _) => readable,
-        (Kind::Write, _) => writable,
-    };
-    if !allowed {
-        return Err(EBADF);
-    }
+    check(file, request)?;
     let raw = Raw::new(file, owner, request)?;
     // SAFETY: The file is held and the lock is for it; the call takes it off all lists.
     match unsafe { bindings::qtfs_lock_apply(file.as_ptr(), raw.0.as_ptr()) } {

@@ -90,20 +90,22 @@ impl<W: Watcher> WatchedFile<W> {
         &self.file
     }
 
-    /// What the file is ready for. The watcher, which `watcher` makes the first time, is told of
-    /// the first of each of `wake` from now on.
+    /// What the file is ready for. The watcher, which `watcher` makes the first time and `prepare`
+    /// is shown each time, is told of the first of each of `wake` from now on.
     ///
     /// Fails with [`E2BIG`] when the file waits for too many things at once.
     pub fn poll(
         &self,
         wake: PollEvents,
         watcher: impl FnOnce() -> Result<W>,
+        prepare: impl FnOnce(&W),
     ) -> Result<PollEvents> {
         let mut place = self.watch.lock();
         if place.is_none() {
             *place = Some(Watch::new(watcher()?)?);
         }
         let watch = place.as_ref().ok_or(ENOMEM)?;
+        prepare(&watch.watcher);
         let mut ready = 0;
         // SAFETY: The watch is initialised, and used with the lock held; its file is always this
         // one, which is open as long as the watch is.

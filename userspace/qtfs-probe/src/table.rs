@@ -79,6 +79,7 @@ flags! {
     RenameFlags { NOREPLACE EXCHANGE WHITEOUT }
     XattrFlags { CREATE REPLACE }
     LockFlags { WAIT FLOCK OFD RECLAIM }
+    ReceiveFlags { WAIT }
     CopyFlags { CLONE DEDUPE CAN_SHORTEN }
     ReadFlags { NONBLOCK DIRECT }
     AttrFlags { NO_XATTR MOUNT_ROOT STREAM MAGIC_LINK }
@@ -218,7 +219,7 @@ messages! {
     Setflags { target flags } SetflagsReply {}
     Syncfs { node } SyncfsReply {}
     Poll { file watch wake } PollReply { ready queued }
-    Receive { file len } ReceiveReply { }
+    Receive { file len flags } ReceiveReply { }
 }
 
 /// The opcode of a name in any case.

@@ -143,7 +143,7 @@ table! {
     SyncfsReply {}
     Poll { file: FileId, watch: u64, wake: PollEvents }
     PollReply { ready: PollEvents, queued: u32 }
-    Receive { file: FileId, len: u32 }
+    Receive { file: FileId, len: u32, flags: ReceiveFlags }
     ReceiveReply {}
 
     Wake { watch: u64, events: PollEvents }
