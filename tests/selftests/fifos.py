@@ -12,7 +12,7 @@ import struct
 import termios
 from errno import EACCES, EAGAIN, EBADF, EINVAL, EIO, ENXIO, EPIPE, ESPIPE
 
-from qtest import ROOT, USER, case, counters, eq, eventually, fails, filesystems, host, lab, on_host, process, run, spawn, true
+from qtest import ROOT, USER, case, counters, eq, eventually, files, fails, filesystems, host, lab, on_host, process, run, spawn, true
 
 NEEDS = "qtfs"
 
@@ -264,6 +264,37 @@ def blocked_reader(t):
     eq(b"".join(sorted(reader.result(20) for reader in readers)), b"abcd")
     host.background.close_file(there)
     os.close(both)
+
+
+@case("who waits to read holds no thread of engine, nothing is sent meanwhile, and more wait than requests can be on their way", who=[ROOT], needs=NEEDS,
+      limit=180)
+def many_readers(t):
+    count = 140
+    both = []
+    for number in range(count):
+        Fifo(t, f"p{number}")
+        both.append(os.open(f"p{number}", os.O_RDWR))
+    before = host.server.engine_threads()
+    readers = [spawn(os.read, fd, 10) for fd in both]
+    true(all(reader.sleeps(60) for reader in readers), "all wait")
+    files.write("other", b"data")
+    eq(host.files.read(t.there("other")), b"data", "others go on")
+    eventually(lambda: host.server.engine_threads() <= before + 2, 60, "no thread of engine waits")
+    sent = counters.read(t.fs.mnt)
+    for number in range(0, count, 2):
+        host.files.append(t.there(f"p{number}"), b"%d" % number)
+        eq(readers[number].result(30), b"%d" % number)
+    spent = counters.read(t.fs.mnt) - sent
+    true(spent.count("POLL") <= count and spent.count("RECEIVE") <= count, spent)
+    for reader in readers[1::2]:
+        reader.kill()
+        true(reader.finished(20), "it can be killed")
+    # What comes afterwards is not lost with those.
+    for number in (1, 99, count - 1):
+        host.files.append(t.there(f"p{number}"), b"later")
+        eq(os.read(both[number], 10), b"later")
+    for fd in both:
+        os.close(fd)
 
 
 def write_unheard(path, default):

@@ -8,7 +8,7 @@ import time
 from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINTR, EINVAL
 from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 
-from qtest import ROOT, case, eq, eventually, fails, files, host, on_host, spawn, syscalls, true
+from qtest import ROOT, case, counters, eq, eventually, fails, files, host, on_host, spawn, syscalls, true
 from qtest.syscalls import lock, test_lock
 
 BUSY = (EAGAIN, EACCES)
@@ -258,6 +258,29 @@ def posix_waits(t):
     true(waiter.sleeps(), "the child waits")
     host_unlock(there)
     waiter.result(20)
+
+
+@case("ranges: waits hold no thread of engine, nothing is sent meanwhile, and each ends when it is interrupted", who=[ROOT], needs="qtfs")
+def posix_waits_without_threads(t):
+    fd = opened()
+    there = host_lock(t.there("f"), F_WRLCK)
+    before = host.server.engine_threads()
+    waiters = [spawn(lock, fd, F_WRLCK, number, 1, True) for number in range(24)]
+    true(all(waiter.sleeps(20) for waiter in waiters), "all wait")
+    true(host.server.engine_threads() <= before + 2, "no thread of engine waits")
+    sent = counters.read(t.fs.mnt)
+    for waiter in waiters[:12]:
+        waiter.kill()
+        true(waiter.finished(20), "it can be killed")
+    spent = counters.read(t.fs.mnt) - sent
+    eq(spent.count("LOCK"), 0, "locks that were asked for")
+    host_unlock(there)
+    for waiter in waiters[12:]:
+        waiter.result(30)
+    # Those that were killed did not get it afterwards.
+    there = host_lock(t.there("f"), F_WRLCK)
+    host_unlock(there)
+    os.close(fd)
 
 
 @case("ranges: the host waits until a process here unlocks")

@@ -15,11 +15,6 @@ FLAGS = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK, os.O_
 EXPECTED = {EAGAIN, EINTR, ENXIO, EPIPE}
 
 
-def threads():
-    """How many threads engine has."""
-    return int(host.run("grep Threads: /proc/$(pgrep -x engine)/status").text.split()[1])
-
-
 @on_host
 def ends(path):
     """Whether somebody has a FIFO open for reading, and for writing."""
@@ -54,12 +49,12 @@ def many(t):
     resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, 20_000))
     for number in range(count):
         os.mkfifo(f"p{number}")
-    before = threads()
+    before = host.server.engine_threads()
     children = [spawn(waits, t.path(f"p{number}"), (os.O_RDONLY, os.O_WRONLY)[number % 2]) for number in range(count)]
     true(all(child.sleeps(120) for child in children), "all wait")
     files.write("other", b"data")
     eq(host.files.read(t.there("other")), b"data", "others go on")
-    eventually(lambda: threads() <= before + 2, 120, "no thread of engine waits")
+    eventually(lambda: host.server.engine_threads() <= before + 2, 120, "no thread of engine waits")
     eq(sum(child.alive() for child in children), count)
     # Half of them get what they wait for.
     for number in range(0, count // 2):
@@ -126,7 +121,7 @@ def random_use(t):
     names = [f"p{number}" for number in range(6)]
     for name in names:
         os.mkfifo(name)
-    before = threads()
+    before = host.server.engine_threads()
     seconds = t.amount(12, 900)
     end = time.monotonic() + seconds
     jobs = [host.background.start(__file__, "plays", t.there(), names, choose.randrange(1 << 30), seconds) for _ in range(3)]
@@ -157,4 +152,4 @@ def random_use(t):
     t.note(f"{kills} kills, {cuts} cuts; of those who lived: {found}")
     for name in names:
         eventually(lambda: ends(t.there(name)) == (False, False), 60, f"nobody has {name} open")  # pylint: disable=cell-var-from-loop
-    eventually(lambda: threads() <= before + 2, 120, "no thread of engine is left")
+    eventually(lambda: host.server.engine_threads() <= before + 2, 120, "no thread of engine is left")

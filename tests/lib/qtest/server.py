@@ -113,6 +113,11 @@ def restart_engine(number, *arguments):
     start_engine(*arguments)
 
 
+def engine_threads():
+    """How many threads engine has."""
+    return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in engines())
+
+
 def engine_log():
     """What engine has said."""
     try:
