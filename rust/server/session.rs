@@ -239,7 +239,9 @@ impl Session {
             slots.queue(parked.clone());
         }
         let max = usize::from(self.credits) / PARKED_SHARE;
-        self.queue.park(job, key, max).map_err(|job| (job, EAGAIN))?;
+        self.queue
+            .park(job, key, max)
+            .map_err(|job| (job, EAGAIN))?;
         // Who cancelled it may have looked for it before it was there.
         if parked.is_cancelled() && self.queue.remove(&parked).is_some() {
             self.answer_cancelled(&parked);

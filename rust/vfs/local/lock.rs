@@ -118,7 +118,11 @@ impl Raw {
 }
 
 /// The request as the C side takes it.
-pub(super) fn described(file: &File, owner: &Owner, request: &Request) -> Result<bindings::qtfs_lock> {
+pub(super) fn described(
+    file: &File,
+    owner: &Owner,
+    request: &Request,
+) -> Result<bindings::qtfs_lock> {
     let mut flags = match request.class {
         Class::Process => bindings::FL_POSIX,
         Class::OpenFile => bindings::FL_POSIX | bindings::FL_OFDLCK,

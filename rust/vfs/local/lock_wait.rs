@@ -67,12 +67,7 @@ impl<W: Waiter> LockWait<W> {
     ///
     /// Fails with [`EDEADLK`] when waiting could last for ever, with [`EOPNOTSUPP`] when
     /// [`can_wait`] says no.
-    pub fn ask(
-        file: &File,
-        owner: &Arc<Owner>,
-        request: &Request,
-        waiter: W,
-    ) -> Result<Asked<W>> {
+    pub fn ask(file: &File, owner: &Arc<Owner>, request: &Request, waiter: W) -> Result<Asked<W>> {
         check(file, request)?;
         if !can_wait(file, owner, request) {
             return Err(EOPNOTSUPP);
