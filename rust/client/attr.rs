@@ -44,7 +44,8 @@ use crate::{
     fs::Qtfs,
     node,
     own,
-    place::Place, //
+    place::Place,
+    sockets, //
 };
 
 /// Asks for the attributes of what is at `place`.
@@ -194,6 +195,10 @@ pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
     }
     if has(may::NOT_BLOCK) {
         return Err(ECHILD);
+    }
+    let not_to_write = may::ACCESS | may::CHDIR | may::OPEN | may::READ | may::EXEC;
+    if kind == kind::SOCKET && has(may::WRITE) && !has(not_to_write) && sockets::connect(inode)? {
+        return Ok(());
     }
     let mask = AccessMask::NONE
         .with_if(has(may::EXEC), AccessMask::EXEC)

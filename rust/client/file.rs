@@ -18,6 +18,7 @@ use qtfs_proto::{
         OpenReply, //
     },
     AttrFlags,
+    FileId,
     FsClass,
     LookupFlags,
     OpenFlags,
@@ -25,7 +26,10 @@ use qtfs_proto::{
     Target, //
 };
 use qtfs_vfs::{
-    file::File,
+    file::{
+        with_fd,
+        File, //
+    },
     flags::{
         kind,
         open_flags, //
@@ -59,6 +63,7 @@ use crate::{
     },
     session::{
         request::Asked,
+        Session,
         Wait, //
     },
 };
@@ -374,6 +379,25 @@ pub(crate) fn tmpfile(
         .inspect_err(|_| open.close(mount))?;
     begin(&inode, &open)?;
     Ok((inode, open))
+}
+
+/// The id of the open file behind a descriptor of the current task, for whom it is passed to.
+///
+/// Fails with [`EBADF`] when it is none of qtfs, with [`EXDEV`] when it is of another mount, or of an
+/// earlier incarnation of the session.
+pub(crate) fn passed(fd: i32, session: &Arc<Session>, incarnation: u32) -> Result<FileId> {
+    with_fd::<Qtfs, _>(fd, |file| {
+        let inode = file.inode();
+        let mount = inode.mount();
+        if !Arc::ptr_eq(&mount.session, session) {
+            return Err(EXDEV);
+        }
+        let id = file.open()?.id(mount, inode)?;
+        match session.incarnation() == incarnation {
+            true => Ok(id),
+            false => Err(EXDEV),
+        }
+    })
 }
 
 /// The last reference to an open file goes away.

@@ -172,6 +172,7 @@ impl FileSystem for Qtfs {
 
     fn evict(inode: &Inode<Self>) {
         let session = &inode.mount().session;
+        inode.node().unbind();
         for open in inode.node().take_lingering() {
             open.close(inode.mount());
         }

@@ -62,6 +62,7 @@ use crate::{
         Place, //
     },
     session::request::Asked,
+    sockets, //
 };
 
 /// Asks the server for a name. Returns its attributes and when it was asked.
@@ -262,12 +263,16 @@ pub(crate) fn mknod(
             rdev_minor,
         })
     })?;
-    Made {
+    let inode = Made {
         result: reply.decode::<Mknod<'_>>().map(|r| r.attr),
         repeated,
         asked: reply.asked,
     }
-    .inode(dir, bytes, mode)
+    .inode(dir, bytes, mode)?;
+    if inode.kind() == kind::SOCKET {
+        sockets::made(&inode)?;
+    }
+    Ok(inode)
 }
 
 pub(crate) fn symlink(dir: &Inode<Qtfs>, bytes: &[u8], text: &CStr) -> Result<InodeRef<Qtfs>> {

@@ -42,6 +42,7 @@ use qtfs_vfs::{
 };
 
 use crate::{
+    bound::Bound,
     dir::Listing,
     file::OpenFile,
     fs::Qtfs,
@@ -104,6 +105,8 @@ struct Inner {
     written: Option<Arc<Completion>>,
     /// Path of the mount point, if HOST has mounted it somewhere.
     mount_point: KVVec<u8>,
+    /// The socket that a program of this machine has bound to it.
+    bound: Option<Arc<Bound>>,
 }
 
 /// What an inode keeps.
@@ -140,6 +143,8 @@ pub(crate) struct Node {
     renamed: AtomicUsize,
     /// Task whose `open(2)` by name just failed with ESTALE: its next one is by identity.
     second_try: AtomicUsize,
+    /// See [`Node::socket_key`].
+    socket_key: AtomicU64,
     #[pin]
     inner: Mutex<Inner>,
     /// Held by whoever drops pages of an older version.
@@ -186,6 +191,7 @@ impl Node {
             fresh: AtomicUsize::new(0),
             renamed: AtomicUsize::new(0),
             second_try: AtomicUsize::new(0),
+            socket_key: AtomicU64::new(0),
             inner <- new_mutex!(Inner {
                 extra: Extra::default(),
                 snapshot: None,
@@ -194,6 +200,7 @@ impl Node {
                 writes: 0,
                 written: None,
                 mount_point: KVVec::new(),
+                bound: None,
             }),
             refreshing <- new_mutex!(()),
         })
@@ -465,6 +472,38 @@ impl Node {
     pub(crate) fn mounted_on(&self, path: KVVec<u8>) {
         let old = core::mem::replace(&mut self.inner.lock().mount_point, path);
         drop(old);
+    }
+
+    /// A program of this machine binds a socket to it.
+    pub(crate) fn set_bound(&self, bound: Arc<Bound>) {
+        let old = self.inner.lock().bound.replace(bound);
+        drop(old);
+    }
+
+    /// The socket that a program of this machine has bound to it.
+    pub(crate) fn bound(&self) -> Option<Arc<Bound>> {
+        self.inner.lock().bound.clone()
+    }
+
+    /// The inode leaves memory.
+    pub(crate) fn unbind(&self) {
+        let old = self.inner.lock().bound.take();
+        if let Some(old) = old {
+            old.forget_inode();
+        }
+    }
+
+    /// A number that no other inode has as long as it is in memory, for sockets.
+    pub(crate) fn socket_key(&self) -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let place = &self.socket_key;
+        match place.load(Ordering::Acquire) {
+            0 => {}
+            known => return known,
+        }
+        let new = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        let (ok, fail) = (Ordering::AcqRel, Ordering::Acquire);
+        place.compare_exchange(0, new, ok, fail).map_or_else(|known| known, |_| new)
     }
 
     /// The path of [`Node::mounted_on`].

@@ -28,7 +28,8 @@ use crate::{
     fs::Qtfs,
     session::{
         Session,
-        Wait, //
+        Wait,
+        Watched, //
     },
 };
 
@@ -95,7 +96,7 @@ fn watch(session: &Session, open: &Arc<OpenFile>) -> Result<u64> {
         0 => {}
         known => return Ok(known),
     }
-    let new = session.watches.add(open)?;
+    let new = session.watches.add(Watched::File(open.clone()))?;
     match place.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(new),
         Err(other) => {

@@ -57,6 +57,7 @@ use qtfs_vfs::{
 };
 
 use crate::{
+    channel::Ahead,
     options::Text,
     stats::Stats, //
 };
@@ -84,6 +85,7 @@ use then::{
     Then,
     Writeback, //
 };
+pub(crate) use watches::Watched;
 use watches::Watches;
 
 /// Frames with more data than this go by a lane of their own.
@@ -168,6 +170,8 @@ pub(crate) struct Session {
     unsynced: AtomicUsize,
     /// HOST was booted again while there were some, which no `syncfs(2)` was told yet.
     rebooted: AtomicBool,
+    /// Number of RECEIVE requests of channels that wait on the server.
+    pub(crate) ahead: Ahead,
     /// Number of LOCK requests that wait on the server.
     waiting_locks: AtomicU32,
     /// `umount -f`: everything fails.
@@ -200,6 +204,7 @@ impl Session {
                 boot: AtomicU64::new(0),
                 unsynced: AtomicUsize::new(0),
                 rebooted: AtomicBool::new(false),
+                ahead: Ahead::new(0),
                 waiting_locks: AtomicU32::new(0),
                 aborted: AtomicBool::new(false),
                 clock: AtomicU64::new(1),

@@ -8,6 +8,7 @@
 
 use crate::{
     attr::Attr,
+    relay::{Purpose, SocketType},
     types::*,
     wire::{Decode, Encode, Error, Reader, Result},
     wire_struct,
@@ -755,6 +756,34 @@ messages! {
         len: u32,
         /// How.
         flags: ReceiveFlags,
+    }
+    {}
+
+    /// Opens a channel to engine, whose messages RECEIVE takes one at a time; see [`crate::relay`].
+    38 CHANNEL Channel<'a> => ChannelReply, once
+    {
+        /// The socket that it is about.
+        target: Target<'a>,
+        /// What it is for.
+        purpose: Purpose,
+        /// Type of the sockets that it connects, as far as the client knows.
+        kind: SocketType,
+        /// What engine or the client has offered under it, or 0.
+        token: u64,
+        /// The open file that is passed, or none.
+        file: FileId,
+    }
+    {
+        /// The channel.
+        file: FileId,
+    }
+
+    /// Puts the data section into a channel, as one message. EAGAIN: there is no room, which the
+    /// other end's window should have told.
+    39 SEND Send => SendReply, once
+    {
+        /// The channel.
+        file: FileId,
     }
     {}
 }

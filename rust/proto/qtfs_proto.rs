@@ -13,6 +13,7 @@
 //! - [`attr`]: the attributes of a file system object.
 //! - [`message`]: the table of messages, one row each.
 //! - [`event`]: what the server tells without being asked.
+//! - [`relay`]: what goes through a channel, one connection of unix sockets.
 //! - [`dirent`]: the list of directory entries that a READDIR reply carries as data.
 //!
 //! `Documentation/protocol.md` describes what the messages mean and in which order they come.
@@ -26,6 +27,7 @@ pub mod dirent;
 pub mod event;
 pub mod frame;
 pub mod message;
+pub mod relay;
 pub mod types;
 pub mod wire;
 

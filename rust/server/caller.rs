@@ -66,6 +66,11 @@ impl Caller {
         )?)
     }
 
+    /// User, group, supplementary groups.
+    pub(crate) fn ids(&self) -> (u32, u32, &[u32]) {
+        (self.uid, self.gid, &self.groups)
+    }
+
     fn make(&self, caps: u64) -> Result<Arc<Cred>> {
         let cred = Cred::for_user(self.uid, self.gid, &self.groups, caps)?;
         Ok(Arc::new(cred, GFP_KERNEL)?)

@@ -54,6 +54,7 @@ use crate::{
 
 /// What the execution of one request needs.
 pub(crate) struct Context<'a> {
+    pub(crate) server: &'a Server,
     pub(crate) worker: &'a mut Worker,
     pub(crate) session: &'a Arc<Session>,
     pub(crate) job: &'a Job,
@@ -79,6 +80,7 @@ pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result
     let cred = caller.cred(worker.epoch())?;
     let _acting = cred.enter();
     let mut ctx = Context {
+        server,
         worker,
         session: &job.session,
         job,
@@ -121,6 +123,8 @@ pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result
         Request::Syncfs(r) => op::space::syncfs(ctx, r),
         Request::Poll(r) => op::open::poll(ctx, r),
         Request::Receive(r) => return op::fifo::receive(ctx, r),
+        Request::Channel(r) => op::channel::channel(ctx, r),
+        Request::Send(r) => op::channel::send(ctx, r),
         // Answered where they are received.
         Request::Hello(_) | Request::Credential(_) | Request::Ping(_) => Err(EOPNOTSUPP.into()),
     };

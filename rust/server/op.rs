@@ -8,6 +8,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod attr;
+pub(crate) mod channel;
 pub(crate) mod class;
 pub(crate) mod data;
 pub(crate) mod fifo;

@@ -17,6 +17,8 @@
 //!   the wait queues of the file and sends an event, and requests that wait are parked, see
 //!   [`parking`].
 //!
+//! - Connections of unix sockets are [`channels`] between the client and engine.
+//!
 //! Locks, outer to inner; none is held over a wait for the peer or while a file system works, but
 //! the order of [`version`]: list of sessions, lanes of a session, slots, queue; and on its own each
 //! table of nodes, files, callers, owners.
@@ -29,6 +31,7 @@ use kernel::prelude::*;
 mod log;
 
 mod caller;
+mod channels;
 mod dirents;
 mod dispatch;
 mod engine;

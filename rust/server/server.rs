@@ -12,18 +12,22 @@ use kernel::{
 };
 
 use qtfs_net::Pages;
-use qtfs_vfs::local::{
-    device,
-    file::{
-        How,
-        ReadHow, //
+use qtfs_vfs::{
+    local::{
+        device,
+        file::{
+            How,
+            ReadHow, //
+        },
+        path::Symlinks,
+        File,
+        Path, //
     },
-    path::Symlinks,
-    File,
-    Path, //
+    unix::Aliases, //
 };
 
 use crate::{
+    channels::Channels,
     listener::Connections,
     policy::Policy,
     queue::Queue,
@@ -41,6 +45,9 @@ pub(crate) struct Server {
     pub(crate) sessions: Sessions,
     /// Requests that wait for engine's threads.
     pub(crate) queue: Arc<Queue>,
+    /// Channels that engine has not fetched.
+    #[pin]
+    pub(crate) channels: Channels,
     #[pin]
     engine: Mutex<Engine>,
 }
@@ -49,6 +56,8 @@ pub(crate) struct Server {
 struct Engine {
     /// It has the device open.
     present: bool,
+    /// Where it binds sockets.
+    aliases: Option<Aliases>,
     /// It has handed over a policy since it came.
     configured: bool,
     policy: Arc<Policy>,
@@ -73,8 +82,10 @@ impl Server {
                 connections <- Connections::new(),
                 sessions <- Sessions::new(),
                 queue: Arc::pin_init(Queue::new(), GFP_KERNEL)?,
+                channels <- Channels::new(),
                 engine <- new_mutex!(Engine {
                     present: false,
+                    aliases: None,
                     configured: false,
                     policy,
                     next: 1,
@@ -104,6 +115,13 @@ impl Server {
         Ok(())
     }
 
+    /// Makes the directory in which engine binds sockets; it goes with engine.
+    pub(crate) fn start_aliases(&self) -> Result {
+        let aliases = Aliases::start()?;
+        self.engine.lock().aliases = Some(aliases);
+        Ok(())
+    }
+
     /// Which engine is here.
     pub(crate) fn epoch(&self) -> u64 {
         self.engine.lock().epoch
@@ -114,6 +132,9 @@ impl Server {
         let mut engine = self.engine.lock();
         engine.present = false;
         engine.configured = false;
+        let aliases = engine.aliases.take();
+        drop(engine);
+        drop(aliases);
     }
 
     /// Which boot of HOST it is; known once engine has handed over a policy.

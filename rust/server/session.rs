@@ -126,6 +126,11 @@ impl Session {
         &self.id
     }
 
+    /// Its number, for logs and for engine.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Longest data section.
     pub(crate) fn max_data(&self) -> usize {
         self.max_data

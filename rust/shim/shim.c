@@ -390,10 +390,12 @@ void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send)
 	WRITE_ONCE(sock->sk->sk_sndtimeo, send);
 }
 
+#include "alias.c"
 #include "fifo.c"
 #include "local.c"
 #include "lock.c"
 #include "mount.c"
 #include "submount.c"
 #include "sysfs.c"
+#include "unix.c"
 #include "watch.c"

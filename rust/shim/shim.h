@@ -129,12 +129,14 @@ void qtfs_trace_wait(const struct qtfs_trace *request);
 void qtfs_trace_finish(const struct qtfs_trace *request, long status, u64 us);
 void qtfs_trace_reconnect(const char *mount, size_t mount_len, unsigned int lane, int error);
 
+#include "alias.h"
 #include "fifo.h"
 #include "local.h"
 #include "lock.h"
 #include "mount.h"
 #include "submount.h"
 #include "sysfs.h"
+#include "unix.h"
 #include "watch.h"
 
 #endif /* _QTFS_SHIM_H */

@@ -139,6 +139,12 @@ int qtfs_poll_sleep(wait_queue_head_t *head, const unsigned int *generation, uns
 	return wait_event_interruptible(*head, READ_ONCE(*generation) != seen);
 }
 
+int qtfs_poll_sleep_killable(wait_queue_head_t *head, const unsigned int *generation,
+			     unsigned int seen)
+{
+	return wait_event_killable(*head, READ_ONCE(*generation) != seen);
+}
+
 /* With 0 whoever waits is woken. */
 void qtfs_poll_wake(wait_queue_head_t *head, unsigned int events)
 {

@@ -101,6 +101,33 @@ impl<F: FileSystem> File<F> {
     }
 }
 
+/// Calls `f` with the open file behind a descriptor of the current task, which must be one of `F`, and
+/// no device node, socket or `O_PATH` descriptor.
+///
+/// Fails with [`EBADF`] when it is none.
+pub fn with_fd<F: FileSystem, R>(fd: i32, f: impl FnOnce(&File<F>) -> Result<R>) -> Result<R> {
+    // SAFETY: Looks into the current task's table; `O_PATH` descriptors are not found. The reference
+    // is put below.
+    let file = unsafe { bindings::fget(fd as c_uint) };
+    if file.is_null() {
+        return Err(EBADF);
+    }
+    // SAFETY: The file is held, and with it its inode. Files of these types on `F` have functions of
+    // `F`, and what they keep.
+    let result = unsafe {
+        let inode = bindings::qtfs_file_inode(file);
+        let kind = u32::from((*inode).i_mode) & bindings::S_IFMT;
+        let opened = [bindings::S_IFREG, bindings::S_IFDIR, bindings::S_IFIFO].contains(&kind);
+        match opened && crate::sb::is_of::<F>((*inode).i_sb) {
+            true => f(File::from_raw(file)),
+            false => Err(EBADF),
+        }
+    };
+    // SAFETY: Taken above.
+    unsafe { bindings::fput(file) };
+    result
+}
+
 /// Sets what `file` keeps.
 ///
 /// # Safety

@@ -38,6 +38,8 @@ pub mod kind {
     pub const DIRECTORY: u32 = bindings::S_IFDIR;
     /// Regular file.
     pub const REGULAR: u32 = bindings::S_IFREG;
+    /// Unix socket.
+    pub const SOCKET: u32 = bindings::S_IFSOCK;
     /// Symlink.
     pub const SYMLINK: u32 = bindings::S_IFLNK;
 }

@@ -121,6 +121,22 @@ impl<F: FileSystem> Drop for InodeRef<F> {
     }
 }
 
+/// An inode that may leave memory; whoever keeps this is told when it does.
+pub struct WeakInode<F: FileSystem>(NonNull<Inode<F>>);
+
+// SAFETY: As for `InodeRef`.
+unsafe impl<F: FileSystem> Send for WeakInode<F> {}
+// SAFETY: As above.
+unsafe impl<F: FileSystem> Sync for WeakInode<F> {}
+
+impl<F: FileSystem> WeakInode<F> {
+    /// A reference, unless the inode is about to be freed.
+    pub fn grab(&self) -> Option<InodeRef<F>> {
+        // SAFETY: As `Inode::weak` says, [`FileSystem::evict`] has not returned for the inode.
+        unsafe { self.0.as_ref() }.grab()
+    }
+}
+
 /// An inode to be found or made.
 pub struct NewInode<F: FileSystem> {
     /// What identifies it.
@@ -185,6 +201,12 @@ impl<F: FileSystem> Inode<F> {
     pub fn grab(&self) -> Option<InodeRef<F>> {
         // SAFETY: The inode is alive as long as `self`.
         NonNull::new(unsafe { bindings::igrab(self.as_raw()) }).map(|p| InodeRef(p.cast()))
+    }
+
+    /// For whoever keeps it in a place that [`FileSystem::evict`] empties, under a lock that is also
+    /// held while it is used.
+    pub fn weak(&self) -> WeakInode<F> {
+        WeakInode(NonNull::from(self))
     }
 
     /// Type and permission bits.

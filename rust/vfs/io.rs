@@ -22,6 +22,12 @@ use qtfs_net::Pages;
 /// The memory of a request, as `struct iov_iter`.
 pub struct Iter<'a>(&'a mut bindings::iov_iter);
 
+impl<'a> Iter<'a> {
+    pub(crate) fn new(iter: &'a mut bindings::iov_iter) -> Self {
+        Self(iter)
+    }
+}
+
 impl Iter<'_> {
     /// Bytes that are left.
     pub fn count(&self) -> usize {

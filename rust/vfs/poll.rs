@@ -62,6 +62,28 @@ impl PollQueue {
         to_result(unsafe { bindings::qtfs_poll_sleep(self.head.get(), generation, seen) })
     }
 
+    /// As [`PollQueue::sleep`], until the caller is killed.
+    pub fn sleep_killable(&self, seen: u32) -> Result {
+        let generation = self.generation.as_ptr();
+        // SAFETY: As above.
+        to_result(unsafe { bindings::qtfs_poll_sleep_killable(self.head.get(), generation, seen) })
+    }
+
+    /// Has whoever polls `file` wait here.
+    ///
+    /// # Safety
+    ///
+    /// `file` is being polled with `table`, which may be null; the queue lives as long as anybody can
+    /// wait for the file.
+    pub(crate) unsafe fn wait(
+        &self,
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) {
+        // SAFETY: By this function's requirements.
+        unsafe { bindings::qtfs_poll_wait(file, self.head.get(), table) };
+    }
+
     /// Wakes who waits for any of `events`, or whoever waits when there are none. They look again.
     pub fn wake(&self, events: PollEvents) {
         self.generation.fetch_add(1, Ordering::AcqRel);

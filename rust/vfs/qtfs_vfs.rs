@@ -16,6 +16,8 @@
 //! - [`xattr`]: extended attributes and ACLs.
 //! - [`lock`]: file locks.
 //! - [`poll`]: waiting for open files.
+//! - [`unix`]: unix sockets; [`anon`]: open files without a file system.
+//! - [`global`]: the one object that a module has.
 //! - `sysfs`: numbers of mounts in `/sys/fs`.
 //! - [`task`]: who calls, and by which system call.
 //! - [`trace`]: tracepoints of the client.
@@ -24,12 +26,14 @@
 //!
 //! All `unsafe` that file systems need is here.
 
+pub mod anon;
 pub mod cache;
 pub mod context;
 pub mod dentry;
 pub mod file;
 pub mod flags;
 pub mod fs;
+pub mod global;
 pub mod inode;
 pub mod io;
 pub mod local;
@@ -40,6 +44,7 @@ pub mod sb;
 mod sysfs;
 pub mod task;
 pub mod trace;
+pub mod unix;
 pub mod xattr;
 
 use qtfs_bindings as bindings;

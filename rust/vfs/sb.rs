@@ -100,6 +100,16 @@ pub(crate) unsafe fn mount<'a, F: FileSystem>(sb: *mut bindings::super_block) ->
     unsafe { &(*(*sb).s_fs_info.cast::<Info<F>>()).mount }
 }
 
+/// Whether a super block is one of `F`.
+///
+/// # Safety
+///
+/// `sb` is alive.
+pub(crate) unsafe fn is_of<F: FileSystem>(sb: *mut bindings::super_block) -> bool {
+    // SAFETY: By this function's requirements.
+    core::ptr::eq(unsafe { (*sb).s_op }, &raw const Ops::<F>::TABLE.0)
+}
+
 /// Fills a new super block and makes its root.
 ///
 /// # Safety
@@ -141,6 +151,7 @@ pub(crate) unsafe extern "C" fn kill_sb<F: FileSystem>(sb: *mut bindings::super_
     // SAFETY: The super block stays alive until `kill_anon_super` was called; `s_fs_info` is what
     // `keep` left, or null when it did not come so far.
     unsafe {
+        bindings::qtfs_aliases_detach(sb);
         let info = (*sb).s_fs_info.cast::<Info<F>>();
         if info.is_null() {
             return bindings::kill_anon_super(sb);

@@ -9,6 +9,7 @@ use kernel::{
 use qtfs_net::Pages;
 use qtfs_proto::{
     message::{
+        self,
         Lookup,
         Mkdir,
         Open,
@@ -37,6 +38,7 @@ use super::{
     Session,
 };
 use crate::{
+    channel::Channel,
     file::OpenFile,
     fs::Qtfs, //
 };
@@ -109,6 +111,10 @@ pub(crate) enum Then {
     Read(ReadDone, Arc<Pages>),
     /// Pages of the cache were written.
     Write(Writeback),
+    /// A message has come through a channel.
+    Received(Arc<Channel>, Arc<Pages>),
+    /// A message has gone into a channel.
+    Sent(Arc<Channel>),
 }
 
 impl Then {
@@ -118,6 +124,8 @@ impl Then {
             Self::Wake | Self::Forget => {}
             Self::Read(done, _) => done.finish(Err(error)),
             Self::Write(writeback) => written(session, Err(error), writeback),
+            Self::Received(channel, _) => channel.received(Err(error), None),
+            Self::Sent(channel) => channel.sent(Err(error)),
         }
     }
 
@@ -128,6 +136,8 @@ impl Then {
             Self::Forget => give_back(session, request, &result),
             Self::Read(done, sink) => done.finish(filled(&result, &sink)),
             Self::Write(writeback) => written(session, result, writeback),
+            Self::Received(channel, pages) => channel.received(result, Some(pages)),
+            Self::Sent(channel) => channel.sent(result),
         }
     }
 }
@@ -185,6 +195,11 @@ pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Resu
                     session.releases.close(session, open.file, incarnation);
                 }
                 forget(open.attr.node, open.attr.stamp);
+            }
+        }
+        Op::Channel => {
+            if let Ok(opened) = reply.decode::<message::Channel<'_>>() {
+                session.releases.close(session, opened.file, incarnation);
             }
         }
         Op::Lookup => {

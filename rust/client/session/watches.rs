@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Open files that somebody waits for, by the numbers that the server tells of them by.
+//! Open files and channels that somebody waits for, by the numbers that the server tells of them by.
 
 use kernel::{
     new_mutex,
@@ -14,7 +14,25 @@ use kernel::{
 use qtfs_net::NoFs;
 use qtfs_proto::PollEvents;
 
-use crate::file::OpenFile;
+use crate::{
+    channel::Channel,
+    file::OpenFile, //
+};
+
+/// What somebody waits for.
+pub(crate) enum Watched {
+    File(Arc<OpenFile>),
+    Channel(Arc<Channel>),
+}
+
+impl Watched {
+    fn wake(&self, events: PollEvents) {
+        match self {
+            Self::File(open) => open.polled.queue.wake(events),
+            Self::Channel(channel) => channel.wake(events),
+        }
+    }
+}
 
 /// See the module.
 #[pin_data]
@@ -25,7 +43,7 @@ pub(crate) struct Watches {
 
 /// The fields of [`Watches`] protected by the lock.
 struct Inner {
-    by_number: RBTree<u64, Arc<OpenFile>>,
+    by_number: RBTree<u64, Watched>,
     /// Numbers are never used again; 0 is none.
     next: u64,
 }
@@ -42,14 +60,14 @@ impl Watches {
     }
 
     /// Gives a file a number, until [`Watches::remove`].
-    pub(crate) fn add(&self, open: &Arc<OpenFile>) -> Result<u64> {
+    pub(crate) fn add(&self, watched: Watched) -> Result<u64> {
         // Lanes wake through this lock, so its holder must not wait for pages to be written.
         let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
         let number = inner.next;
         inner
             .by_number
-            .try_create_and_insert(number, open.clone(), GFP_KERNEL)?;
+            .try_create_and_insert(number, watched, GFP_KERNEL)?;
         inner.next += 1;
         Ok(number)
     }
@@ -62,23 +80,25 @@ impl Watches {
 
     /// Wakes who waits for any of `events` of a file, or whoever waits for it when there are none.
     pub(crate) fn wake(&self, number: u64, events: PollEvents) {
-        if let Some(open) = self.inner.lock().by_number.get(&number) {
-            open.polled.queue.wake(events);
+        if let Some(watched) = self.inner.lock().by_number.get(&number) {
+            watched.wake(events);
         }
     }
 
     /// The server has answered after its caller had given up: the next caller gets it.
     pub(crate) fn late(&self, number: u64, ready: PollEvents) {
-        if let Some(open) = self.inner.lock().by_number.get(&number) {
-            open.polled.keep_late(ready);
-            open.polled.queue.wake(PollEvents::NONE);
+        if let Some(watched) = self.inner.lock().by_number.get(&number) {
+            if let Watched::File(open) = watched {
+                open.polled.keep_late(ready);
+            }
+            watched.wake(PollEvents::NONE);
         }
     }
 
     /// Wakes everybody: what the server told may be lost.
     pub(crate) fn wake_all(&self) {
-        for (_, open) in self.inner.lock().by_number.iter() {
-            open.polled.queue.wake(PollEvents::NONE);
+        for (_, watched) in self.inner.lock().by_number.iter() {
+            watched.wake(PollEvents::NONE);
         }
     }
 }

@@ -162,7 +162,7 @@ fn what_changes_something_is_executed_once() {
     let once = |op: &&Op| !op.repeatable();
     let names: Vec<_> = Op::ALL.iter().filter(once).map(|op| op.name()).collect();
     let expected = "RELEASE SETATTR OPEN WRITE FSYNC MKDIR MKNOD SYMLINK LINK UNLINK RENAME \
-                    SETXATTR REMOVEXATTR LOCK FALLOCATE COPY SETFLAGS SYNCFS POLL RECEIVE";
+                    SETXATTR REMOVEXATTR LOCK FALLOCATE COPY SETFLAGS SYNCFS POLL RECEIVE CHANNEL SEND";
     assert_eq!(names.join(" "), expected);
 }
 

@@ -10,6 +10,7 @@ use qtfs_proto::{
         Receive,
         ReceiveReply, //
     },
+    relay::MAX_MESSAGE,
     OpenFlags,
     ReceiveFlags, //
 };
@@ -58,11 +59,13 @@ pub(super) fn open(
 pub(crate) fn receive(ctx: &mut Context<'_>, r: &Receive) -> Result<Outcome> {
     let open = ctx.file(r.file, false)?;
     let file = open.file();
-    if !file.is_fifo() {
-        return Err(invalid("receive from what is no FIFO"));
-    }
     // Without any, reading says whether it is the end.
-    let queued = usize::try_from(file.queued())?.max(1);
+    let queued = match file.is_socket() {
+        // One message, whole.
+        true => MAX_MESSAGE,
+        false if file.is_fifo() => usize::try_from(file.queued())?.max(1),
+        false => return Err(invalid("receive from what is neither FIFO nor channel")),
+    };
     let len = usize::try_from(r.len)?
         .min(queued)
         .min(MAX_RECEIVE)

@@ -159,9 +159,30 @@ impl File {
     /// # Safety
     ///
     /// The caller gives its reference to an open file away.
-    pub(super) unsafe fn from_raw(raw: NonNull<bindings::file>) -> Self {
+    pub(crate) unsafe fn from_raw(raw: NonNull<bindings::file>) -> Self {
         // INVARIANT: By this function's requirements.
         Self(raw)
+    }
+
+    /// Gives up ownership.
+    pub(crate) fn into_raw(self) -> *mut bindings::file {
+        let raw = self.as_ptr();
+        core::mem::forget(self);
+        raw
+    }
+
+    /// Another reference to the same open file.
+    pub fn share(&self) -> Self {
+        // SAFETY: The file is held.
+        unsafe { bindings::qtfs_get_file(self.as_ptr()) };
+        // INVARIANT: The reference is new.
+        Self(self.0)
+    }
+
+    /// Whether it is a socket.
+    pub fn is_socket(&self) -> bool {
+        // SAFETY: The file is held.
+        unsafe { bindings::qtfs_is_socket(self.as_ptr()) }
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::file {

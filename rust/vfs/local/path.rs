@@ -176,7 +176,7 @@ impl Path {
         self.0.dentry
     }
 
-    pub(super) fn as_raw(&self) -> *const bindings::path {
+    pub(crate) fn as_raw(&self) -> *const bindings::path {
         &self.0
     }
 
@@ -214,6 +214,11 @@ impl Path {
     /// Whether it is a FIFO.
     pub fn is_fifo(&self) -> bool {
         self.kind() == bindings::S_IFIFO
+    }
+
+    /// Whether it is a unix socket.
+    pub fn is_socket(&self) -> bool {
+        self.kind() == bindings::S_IFSOCK
     }
 
     /// Whether it is a symlink.

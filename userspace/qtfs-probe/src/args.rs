@@ -7,6 +7,8 @@ use anyhow::anyhow;
 use anyhow::bail;
 use anyhow::Context;
 use anyhow::Result;
+use qtfs_proto::relay::Purpose;
+use qtfs_proto::relay::SocketType;
 use qtfs_proto::types::Fixed;
 use qtfs_proto::*;
 use std::cell::RefCell;
@@ -263,6 +265,30 @@ impl FromArgs<'_> for LockType {
             "write" | "1" => Self::Write,
             "unlock" | "2" => Self::Unlock,
             other => bail!("{key}={other}: use read, write or unlock"),
+        })
+    }
+}
+
+impl FromArgs<'_> for Purpose {
+    fn from_args(args: &Args, key: &str) -> Result<Self> {
+        Ok(match args.text(key)?.to_ascii_lowercase().as_str() {
+            "" | "connect" => Self::Connect,
+            "listen" => Self::Listen,
+            "take" => Self::Take,
+            "offer" => Self::Offer,
+            "file" => Self::File,
+            other => bail!("{key}={other}: use connect, listen, take, offer or file"),
+        })
+    }
+}
+
+impl FromArgs<'_> for SocketType {
+    fn from_args(args: &Args, key: &str) -> Result<Self> {
+        Ok(match args.text(key)?.to_ascii_lowercase().as_str() {
+            "" | "stream" => Self::Stream,
+            "datagram" => Self::Datagram,
+            "seqpacket" => Self::Seqpacket,
+            other => bail!("{key}={other}: use stream, datagram or seqpacket"),
         })
     }
 }

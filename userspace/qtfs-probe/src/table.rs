@@ -14,6 +14,8 @@ use anyhow::bail;
 use anyhow::Context;
 use anyhow::Result;
 use qtfs_proto::message::*;
+use qtfs_proto::relay::Purpose;
+use qtfs_proto::relay::SocketType;
 use qtfs_proto::*;
 
 /// What was printed of a message: names and values of fields, `attr.ino` and so on.
@@ -106,6 +108,8 @@ shown! {
     FileId, id => id.0.to_string();
     FsClass, class => format!("{class:?}").to_lowercase();
     LockType, kind => format!("{kind:?}").to_lowercase();
+    Purpose, purpose => format!("{purpose:?}").to_lowercase();
+    SocketType, kind => format!("{kind:?}").to_lowercase();
     Time, time => format!("{}.{:09}", time.sec, time.nsec);
     Path<'_>, path => text::quote(path.bytes());
     Bytes<'_>, bytes => text::quote(bytes.bytes());
@@ -220,6 +224,8 @@ messages! {
     Syncfs { node } SyncfsReply {}
     Poll { file watch wake } PollReply { ready queued }
     Receive { file len flags } ReceiveReply { }
+    Channel { target purpose kind token file } ChannelReply { file }
+    Send { file } SendReply { }
 }
 
 /// The opcode of a name in any case.

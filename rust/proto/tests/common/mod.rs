@@ -15,6 +15,7 @@ pub mod table;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use qtfs_proto::relay::{Purpose, SocketType};
 use qtfs_proto::*;
 
 /// The meaning of a field, independent of its type.
@@ -146,6 +147,18 @@ numbers! {
         1 => FsClass::Proc,
         2 => FsClass::Sys,
         _ => FsClass::Cgroup,
+    };
+    Purpose as u8, 1..6u8, |n| n % 5 + 1, |n| match n {
+        1 => Purpose::Connect,
+        2 => Purpose::Listen,
+        3 => Purpose::Take,
+        4 => Purpose::Offer,
+        _ => Purpose::File,
+    };
+    SocketType as u8, prop_oneof![Just(1u8), Just(2), Just(5)], |n| n % 2 + 1, |n| match n {
+        1 => SocketType::Stream,
+        2 => SocketType::Datagram,
+        _ => SocketType::Seqpacket,
     };
     LockType as u8, 0..3u8, |n| n % 3, |n| match n {
         0 => LockType::Read,

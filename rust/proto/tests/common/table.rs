@@ -7,6 +7,7 @@ use super::Value;
 use proptest::prelude::*;
 use qtfs_proto::event::Wake;
 use qtfs_proto::message::*;
+use qtfs_proto::relay::{Purpose, SocketType};
 use qtfs_proto::Attr;
 use qtfs_proto::*;
 
@@ -145,6 +146,12 @@ table! {
     PollReply { ready: PollEvents, queued: u32 }
     Receive { file: FileId, len: u32, flags: ReceiveFlags }
     ReceiveReply {}
+    Channel<'a> {
+        target: Target<'a>, purpose: Purpose, kind: SocketType, token: u64, file: FileId,
+    }
+    ChannelReply { file: FileId }
+    Send { file: FileId }
+    SendReply {}
 
     Wake { watch: u64, events: PollEvents }
 }
