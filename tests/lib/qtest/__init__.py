@@ -7,6 +7,7 @@ from . import files
 from . import kernelfs
 from . import kernellog
 from . import process
+from . import proxy
 from . import server
 from . import syscalls
 from .registry import case

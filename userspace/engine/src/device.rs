@@ -2,7 +2,12 @@
 
 //! What the module offers to engine.
 
+use qtfs_proto::relay::Purpose;
+use qtfs_proto::relay::SocketType;
+use qtfs_relay::identity::Identity;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// Why a thread came back from serving requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,4 +46,48 @@ pub trait Device: Send + Sync + 'static {
 
     /// Waits until requests are queued and no thread is idle.
     fn wait(&self) -> io::Result<Demand>;
+}
+
+impl<D: Device> Device for Arc<D> {
+    fn configure(&self, blob: &[u8]) -> io::Result<()> {
+        (**self).configure(blob)
+    }
+
+    fn serve(&self) -> io::Result<Reason> {
+        (**self).serve()
+    }
+
+    fn wait(&self) -> io::Result<Demand> {
+        (**self).wait()
+    }
+}
+
+/// A channel to a client, for a connection of unix sockets.
+#[derive(Debug)]
+pub struct NewChannel {
+    /// This end.
+    pub end: OwnedFd,
+    /// The socket file that it is about, opened with `O_PATH`.
+    pub object: OwnedFd,
+    /// An open file that is passed.
+    pub passed: Option<OwnedFd>,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Type of the sockets.
+    pub kind: SocketType,
+    /// Of what was offered, or is.
+    pub token: u64,
+    /// Number of the client's session.
+    pub session: u32,
+    /// Who asks.
+    pub who: Identity,
+}
+
+/// What the module offers for unix sockets.
+pub trait Sockets: Send + Sync + 'static {
+    /// Waits for the next channel. May be interrupted as [`Device::serve`].
+    fn channel(&self) -> io::Result<NewChannel>;
+
+    /// The directory in which sockets are bound to inodes that exist.
+    fn directory(&self) -> io::Result<OwnedFd>;
 }

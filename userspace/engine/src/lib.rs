@@ -12,6 +12,7 @@
 //! - [`device`]: what the module offers, as a trait, so that tests run without the module.
 //! - [`sys`]: the system calls; all unsafe code.
 //! - [`pool`]: the worker threads.
+//! - [`sockets`]: unix sockets of HOST and of the DPU.
 //! - [`failure`]: why engine refuses to run, and its exit statuses.
 //!
 //! `Documentation/engine.md` and `Documentation/policy.md` are the manuals.
@@ -22,5 +23,6 @@ pub mod exports;
 pub mod failure;
 pub mod policy;
 pub mod pool;
+pub mod sockets;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -21,6 +21,7 @@ use qtfs_engine::policy::Error;
 use qtfs_engine::policy::Source;
 use qtfs_engine::pool::Limits;
 use qtfs_engine::pool::Pool;
+use qtfs_engine::sockets::Relays;
 use qtfs_engine::sys;
 use qtfs_engine::sys::Module;
 use std::io;
@@ -32,6 +33,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::sync::mpsc::Sender;
+use std::sync::Arc;
 
 /// What the first qtfs had for a policy.
 const WHITELIST: &str = "/etc/qtfs/whitelist";
@@ -138,6 +140,7 @@ fn serve(mut options: Options) -> Result<(), Failure> {
     let exports = load(&options.config)?;
     let module =
         Module::open(&options.device).map_err(|e| Failure::from_open(&options.device, e))?;
+    let module = Arc::new(module);
 
     sys::prepare_interrupt().map_err(system("installing a signal handler"))?;
     // A mount that holds the current directory could not be unmounted.
@@ -154,6 +157,8 @@ fn serve(mut options: Options) -> Result<(), Failure> {
         base: options.threads as usize,
         max: options.max_threads as usize,
     };
+    let relays = Relays::start(Arc::clone(&module))
+        .map_err(|e| Failure::from_ioctl(&options.device, "starting to relay unix sockets", e))?;
     let pool = Pool::start(module, limits, move |doing, error| {
         // Nobody listens any more when the engine is about to end.
         let _ = failures.send(Event::Failed(Failure::from_ioctl(&device, doing, error)));
@@ -192,6 +197,7 @@ fn serve(mut options: Options) -> Result<(), Failure> {
             }
         }
     });
+    drop(relays);
     pool.stop();
     result
 }

@@ -4,16 +4,24 @@
 
 use crate::device::Demand;
 use crate::device::Device;
+use crate::device::NewChannel;
 use crate::device::Reason;
+use crate::device::Sockets;
 use nix::sys::signal::SaFlags;
 use nix::sys::signal::SigAction;
 use nix::sys::signal::SigHandler;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
+use qtfs_proto::relay::Purpose;
+use qtfs_proto::relay::SocketType;
+use qtfs_proto::MAX_GROUPS;
+use qtfs_relay::identity::Identity;
+use qtfs_relay::sys::owned;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::thread::JoinHandleExt;
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -55,15 +63,42 @@ pub struct Wait {
     want: u32,
 }
 
+/// Argument of the ioctl CHANNEL. `groups` and `groups_len` go in and come back, all else comes back.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Channel {
+    /// Address of `groups_len` numbers.
+    groups: u64,
+    groups_len: u32,
+    session: u32,
+    token: [u32; 2],
+    purpose: u32,
+    kind: u32,
+    end: i32,
+    object: i32,
+    passed: i32,
+    uid: u32,
+    gid: u32,
+    reserved: [u32; 3],
+}
+
+/// Argument of the ioctl DIRECTORY.
+pub type Directory = i32;
+
 // The ABI between engine and the module, for the eyes of the compiler.
 const _: () = assert!(nix::request_code_write!(b'q', 1, size_of::<Configure>()) == 0x4010_7101);
 const _: () = assert!(nix::request_code_read!(b'q', 2, size_of::<Serve>()) == 0x8008_7102);
 const _: () = assert!(nix::request_code_read!(b'q', 3, size_of::<Wait>()) == 0x8010_7103);
 
+const _: () = assert!(nix::request_code_readwrite!(b'q', 4, size_of::<Channel>()) == 0xc040_7104);
+const _: () = assert!(nix::request_code_read!(b'q', 5, size_of::<Directory>()) == 0x8004_7105);
+
 mod ioctl {
     nix::ioctl_write_ptr!(configure, b'q', 1, super::Configure);
     nix::ioctl_read!(serve, b'q', 2, super::Serve);
     nix::ioctl_read!(wait, b'q', 3, super::Wait);
+    nix::ioctl_readwrite!(channel, b'q', 4, super::Channel);
+    nix::ioctl_read!(directory, b'q', 5, super::Directory);
 }
 
 /// The module, by its device. One engine at a time has it open.
@@ -120,6 +155,54 @@ impl Device for Module {
             queued,
             want,
         })
+    }
+}
+
+impl Sockets for Module {
+    fn channel(&self) -> io::Result<NewChannel> {
+        let mut groups = vec![0u32; MAX_GROUPS];
+        let mut argument = Channel {
+            groups: groups.as_mut_ptr() as u64,
+            groups_len: groups.len() as u32,
+            ..Channel::default()
+        };
+        // SAFETY: `argument` is valid for reads and writes of its size, which is part of the request
+        // code, and so is the memory that it names.
+        unsafe { ioctl::channel(self.0.as_raw_fd(), &mut argument) }?;
+        groups.truncate(argument.groups_len as usize);
+        // What the kernel has just made.
+        let passed = (argument.passed >= 0).then(|| owned(argument.passed));
+        let (end, object) = (owned(argument.end), owned(argument.object));
+        let purpose = Purpose::ALL.iter().copied();
+        let purpose = purpose.into_iter().find(|p| *p as u32 == argument.purpose);
+        let kind = SocketType::ALL.iter().copied();
+        let kind = kind.into_iter().find(|k| *k as u32 == argument.kind);
+        let [first, second] = argument.token.map(u32::to_ne_bytes);
+        let mut token = [0; 8];
+        token[..4].copy_from_slice(&first);
+        token[4..].copy_from_slice(&second);
+        Ok(NewChannel {
+            end,
+            object,
+            passed,
+            purpose: purpose.ok_or(io::ErrorKind::InvalidData)?,
+            kind: kind.ok_or(io::ErrorKind::InvalidData)?,
+            token: u64::from_ne_bytes(token),
+            session: argument.session,
+            who: Identity {
+                pid: 0,
+                uid: argument.uid,
+                gid: argument.gid,
+                groups,
+            },
+        })
+    }
+
+    fn directory(&self) -> io::Result<OwnedFd> {
+        let mut fd = -1;
+        // SAFETY: `fd` is valid for writes of its size, which is part of the request code.
+        unsafe { ioctl::directory(self.0.as_raw_fd(), &mut fd) }?;
+        Ok(owned(fd))
     }
 }
 

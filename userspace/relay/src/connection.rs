@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One connection: what a program writes goes into the channel, what comes out is written to it.
+//!
+//! Three things go on at once, in one task: reading from the program, receiving from the channel,
+//! writing to the program. Receiving never waits for the program, so that credit always gets
+//! through; what it has to keep is bounded by the credit that the other end has.
+
+use crate::channel::Channel;
+use crate::errno_of;
+use crate::local::Input;
+use crate::local::Kind;
+use crate::local::Local;
+use crate::local::MAX_RECORD;
+use crate::rights::OwnedRight;
+use crate::rights::Passing;
+use qtfs_proto::relay::cost;
+use qtfs_proto::relay::Message;
+use qtfs_proto::relay::Passed;
+use qtfs_proto::relay::Rights;
+use qtfs_proto::relay::MAX_MESSAGE;
+use qtfs_proto::relay::MAX_PAYLOAD;
+use qtfs_proto::relay::WINDOW;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use tokio::sync::Notify;
+
+/// What is to be written to the program.
+enum Item {
+    Data {
+        more: bool,
+        rights: Vec<OwnedRight>,
+        bytes: Vec<u8>,
+        cost: u32,
+    },
+    End,
+    Close,
+}
+
+/// What [`Connection`] keeps under its lock.
+struct State {
+    queue: VecDeque<Item>,
+    /// What the items in the queue take of the window.
+    queued: u32,
+    /// What is left of the window for what is sent.
+    credit: u32,
+    /// Nothing comes out of the channel any more.
+    gone: bool,
+    /// The program writes no more, and the other end knows.
+    sent_end: bool,
+    /// The other program writes no more, and this one knows.
+    wrote_end: bool,
+}
+
+struct Connection<P> {
+    local: Local,
+    channel: Channel,
+    passing: Arc<P>,
+    state: Mutex<State>,
+    /// There is more credit.
+    credit: Notify,
+    /// There is something in the queue, or `gone` is set.
+    queue: Notify,
+}
+
+/// Relays until both sides are done, or one of them is lost; then closes both.
+pub async fn relay<P: Passing>(local: Local, channel: Channel, passing: Arc<P>) {
+    let connection = Connection {
+        local,
+        channel,
+        passing,
+        state: Mutex::new(State {
+            queue: VecDeque::new(),
+            queued: 0,
+            credit: WINDOW,
+            gone: false,
+            sent_end: false,
+            wrote_end: false,
+        }),
+        credit: Notify::new(),
+        queue: Notify::new(),
+    };
+    let result = tokio::select! {
+        result = connection.read() => result,
+        result = connection.receive() => result,
+        result = connection.write() => result,
+    };
+    if let Err(error) = result {
+        tracing::debug!("a connection is lost: {error}");
+    }
+}
+
+fn broken(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+impl<P: Passing> Connection<P> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for credit for a message with data; how many bytes it may have.
+    async fn payload(&self) -> usize {
+        loop {
+            let more = self.credit.notified();
+            let credit = self.state().credit;
+            // Not in crumbs while a large piece is on its way.
+            if credit > WINDOW / 4 {
+                return MAX_PAYLOAD.min((credit - cost(0)) as usize);
+            }
+            more.await;
+        }
+    }
+
+    /// From the program into the channel. Returns when there is nothing left to do.
+    async fn read(&self) -> io::Result<()> {
+        if self.local.kind() == Kind::PipeWriter {
+            self.local.closed().await?;
+            return self.channel.send(&Message::Close(0)).await;
+        }
+        loop {
+            let max = self.payload().await;
+            match self.local.receive(max).await {
+                Ok(Input::Data { bytes, fds }) => self.send(&bytes, fds).await?,
+                Ok(Input::End { closed: true }) => {
+                    return self.channel.send(&Message::Close(0)).await
+                }
+                Ok(Input::End { closed: false }) => break,
+                Err(error) => return self.channel.send(&Message::Close(errno_of(&error))).await,
+            }
+        }
+        self.channel.send(&Message::End).await?;
+        let done = {
+            let mut state = self.state();
+            state.sent_end = true;
+            state.wrote_end
+        };
+        if done {
+            return Ok(());
+        }
+        self.local.closed().await?;
+        self.channel.send(&Message::Close(0)).await
+    }
+
+    /// Sends what the program has written: one piece of a stream, or one record.
+    async fn send(&self, bytes: &[u8], fds: Vec<OwnedFd>) -> io::Result<()> {
+        let mut rights = Vec::with_capacity(fds.len());
+        for fd in fds {
+            let described = Arc::clone(&self.passing).describe(&self.channel, fd).await;
+            rights.push(described.unwrap_or_else(|error| {
+                tracing::warn!("a descriptor that a program has passed does not arrive: {error}");
+                OwnedRight::relayed(Passed::Lost, 0)
+            }));
+        }
+        let mut rest = bytes;
+        loop {
+            let room = self.payload().await;
+            let (piece, behind) = rest.split_at(rest.len().min(room));
+            let space = if rights.is_empty() { 0 } else { MAX_MESSAGE - MAX_PAYLOAD - 64 };
+            let mut buf = vec![0; space];
+            let packed = Rights::pack(rights.iter().map(OwnedRight::message), &mut buf);
+            let packed = packed.map_err(|_| broken("descriptors with long paths"))?;
+            self.state().credit -= cost(piece.len());
+            self.channel
+                .send(&Message::Data {
+                    more: !behind.is_empty() && self.local.kind() == Kind::Seqpacket,
+                    rights: packed,
+                    bytes: piece,
+                })
+                .await?;
+            rights.clear();
+            rest = behind;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// From the channel into the queue. Returns when the connection to the other machine is lost.
+    async fn receive(&self) -> io::Result<()> {
+        let mut ended = false;
+        loop {
+            let bytes = self.channel.receive().await;
+            let bytes = match bytes {
+                Ok(bytes) if bytes.is_empty() && ended => break,
+                Err(_) if ended => break,
+                Ok(bytes) if bytes.is_empty() => return Err(io::ErrorKind::ConnectionReset.into()),
+                bytes => bytes?,
+            };
+            let message = Message::decode(&bytes).map_err(|error| {
+                tracing::warn!("the other machine has sent no message: {error:?}");
+                broken("no message")
+            })?;
+            let item = match message {
+                Message::Data {
+                    more,
+                    rights,
+                    bytes,
+                } => Item::Data {
+                    more,
+                    rights: rights.iter().map(|right| OwnedRight::of(&right)).collect(),
+                    bytes: bytes.to_vec(),
+                    cost: cost(bytes.len()),
+                },
+                Message::Credit(credit) => {
+                    let mut state = self.state();
+                    let credit = state.credit.checked_add(credit);
+                    state.credit = credit
+                        .filter(|credit| *credit <= WINDOW)
+                        .ok_or_else(|| broken("too much credit"))?;
+                    drop(state);
+                    self.credit.notify_one();
+                    continue;
+                }
+                Message::Stop => {
+                    if self.local.kind() == Kind::PipeReader {
+                        return Ok(());
+                    }
+                    self.local.end_reading();
+                    continue;
+                }
+                Message::End => {
+                    ended = true;
+                    Item::End
+                }
+                Message::Close(_) => {
+                    ended = true;
+                    Item::Close
+                }
+                Message::Opened { .. } | Message::Incoming { .. } => {
+                    return Err(broken("a message that is not for a connection"))
+                }
+            };
+            let mut state = self.state();
+            if let Item::Data { cost, .. } = &item {
+                state.queued += cost;
+                if state.queued > WINDOW {
+                    return Err(broken("more data than there is credit for"));
+                }
+            }
+            state.queue.push_back(item);
+            drop(state);
+            self.queue.notify_one();
+        }
+        // What is in the queue is written yet.
+        self.state().gone = true;
+        self.queue.notify_one();
+        std::future::pending().await
+    }
+
+    /// The next item; none when no more will come.
+    async fn next(&self) -> Option<Item> {
+        loop {
+            let more = self.queue.notified();
+            {
+                let mut state = self.state();
+                if let Some(item) = state.queue.pop_front() {
+                    return Some(item);
+                }
+                if state.gone {
+                    return None;
+                }
+            }
+            more.await;
+        }
+    }
+
+    /// From the queue to the program. Returns when there is nothing left to do.
+    async fn write(&self) -> io::Result<()> {
+        let mut record = Vec::new();
+        let mut passed = Vec::new();
+        let mut consumed = 0;
+        let mut refused = false;
+        while let Some(item) = self.next().await {
+            let Item::Data {
+                more,
+                rights,
+                bytes,
+                cost,
+            } = item
+            else {
+                let is_end = matches!(item, Item::End);
+                if !is_end || self.local.kind() == Kind::PipeWriter {
+                    return Ok(());
+                }
+                self.local.end_writing();
+                let mut state = self.state();
+                state.wrote_end = true;
+                if state.sent_end {
+                    return Ok(());
+                }
+                continue;
+            };
+            for right in rights {
+                passed.extend(self.realize(right).await);
+            }
+            let whole = if self.local.kind() == Kind::Seqpacket {
+                record.extend_from_slice(&bytes);
+                if record.len() > MAX_RECORD {
+                    return Err(broken("a record that is too long"));
+                }
+                (!more).then(|| std::mem::take(&mut record))
+            } else {
+                Some(bytes)
+            };
+            if let Some(bytes) = whole.filter(|_| !refused) {
+                let fds = std::mem::take(&mut passed);
+                if let Err(error) = self.local.send(&bytes, fds).await {
+                    tracing::debug!("a program takes no more data: {error}");
+                    refused = true;
+                    self.channel.send(&Message::Stop).await?;
+                }
+            }
+            self.state().queued -= cost;
+            consumed += cost;
+            if consumed >= WINDOW / 2 {
+                self.channel.send(&Message::Credit(consumed)).await?;
+                consumed = 0;
+            }
+        }
+        Ok(())
+    }
+
+    async fn realize(&self, right: OwnedRight) -> Option<OwnedFd> {
+        if right.passed == Passed::Lost {
+            return None;
+        }
+        let fd = Arc::clone(&self.passing).realize(&self.channel, right);
+        let fd = fd.await.inspect_err(|error| {
+            tracing::warn!("a descriptor that a program has passed does not arrive: {error}");
+        });
+        fd.ok()
+    }
+}

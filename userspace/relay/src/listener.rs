@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sockets that are bound to, or connected to, an inode that exists.
+//!
+//! `rust/shim/alias.c` makes the directory in which they are bound.
+
+use crate::identity::Identity;
+use nix::errno::Errno;
+use nix::sys::socket::accept4;
+use nix::sys::socket::bind;
+use nix::sys::socket::connect;
+use nix::sys::socket::listen;
+use nix::sys::socket::socket;
+use nix::sys::socket::AddressFamily;
+use nix::sys::socket::Backlog;
+use nix::sys::socket::SockFlag;
+use nix::sys::socket::SockType;
+use nix::sys::socket::UnixAddr;
+use qtfs_proto::relay::SocketType;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+
+/// A socket that does not block.
+pub fn new_socket(kind: SocketType) -> io::Result<OwnedFd> {
+    let kind = match kind {
+        SocketType::Stream => SockType::Stream,
+        SocketType::Datagram => SockType::Datagram,
+        SocketType::Seqpacket => SockType::SeqPacket,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Unix, kind, flags, None)?)
+}
+
+/// Binds a socket to the inode of `object`; `directory` is where.
+pub fn bind_to(
+    kind: SocketType,
+    directory: &impl AsFd,
+    object: &impl AsFd,
+) -> io::Result<OwnedFd> {
+    let (directory, object) = (directory.as_fd().as_raw_fd(), object.as_fd().as_raw_fd());
+    let path = format!("/proc/self/fd/{directory}/{object}");
+    let socket = new_socket(kind)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
+    Ok(socket)
+}
+
+/// Connects to what is bound to the inode of `object`, as `who`. Blocks for no longer than it takes
+/// the kernel.
+pub fn connect_to(kind: SocketType, object: &impl AsFd, who: &Identity) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", object.as_fd().as_raw_fd());
+    let address = UnixAddr::new(path.as_str())?;
+    let socket = new_socket(kind)?;
+    who.act(|| Ok(connect(socket.as_raw_fd(), &address)?))?;
+    Ok(socket)
+}
+
+/// Connects to what is bound to the inode of `object`, whatever its type is.
+pub fn connect_to_any(object: &impl AsFd, who: &Identity) -> io::Result<(SocketType, OwnedFd)> {
+    let mut last = Errno::EPROTOTYPE;
+    // Asking for another type than the socket has does nothing to it.
+    for kind in [
+        SocketType::Stream,
+        SocketType::Seqpacket,
+        SocketType::Datagram,
+    ] {
+        match connect_to(kind, object, who) {
+            Ok(socket) => return Ok((kind, socket)),
+            Err(e) if e.raw_os_error() == Some(Errno::EPROTOTYPE as i32) => {}
+            Err(e) => {
+                last = Errno::from_raw(e.raw_os_error().unwrap_or(0));
+                break;
+            }
+        }
+    }
+    Err(last.into())
+}
+
+/// Accepts connections.
+#[derive(Debug)]
+pub struct Listener(AsyncFd<OwnedFd>);
+
+impl Listener {
+    /// Begins to listen.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        // As many as the system allows.
+        listen(&socket, Backlog::new(4096).unwrap_or(Backlog::MAXCONN))?;
+        crate::sys::register(socket, Interest::READABLE).map(Self)
+    }
+
+    /// The next connection.
+    pub async fn accept(&self) -> io::Result<OwnedFd> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let accept = |socket: &OwnedFd| Ok(accept4(socket.as_raw_fd(), flags)?);
+        let fd = self.0.async_io(Interest::READABLE, accept).await?;
+        Ok(crate::sys::owned(fd))
+    }
+}

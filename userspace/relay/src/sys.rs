@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The system calls that need unsafe code.
+
+use nix::libc;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+
+/// Takes over descriptors that `recvmsg(2)` has just made.
+pub(crate) fn received(fds: impl IntoIterator<Item = RawFd>) -> Vec<OwnedFd> {
+    let own = |fd| {
+        // SAFETY: The kernel has given the descriptor to this process for the message that was
+        // received; nobody else knows it.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    };
+    fds.into_iter().map(own).collect()
+}
+
+/// Takes over a descriptor that `accept4(2)`, or an ioctl that makes one, has just returned.
+pub fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: The kernel has just made it for the caller; nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Has the runtime wait for a descriptor.
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: An `OwnedFd` is always the same descriptor, which is open until it is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
+    Ok(registered?)
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Sets the supplementary groups of the calling thread, and of no other as libc does.
+pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: The list has its length.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })
+}
+
+/// Sets the effective group of the calling thread.
+pub(crate) fn set_group(gid: u32) -> io::Result<()> {
+    const SAME: u32 = u32::MAX;
+    // SAFETY: Numbers only.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, SAME, gid, SAME) })
+}
+
+/// Sets the effective user of the calling thread.
+pub(crate) fn set_user(uid: u32) -> io::Result<()> {
+    const SAME: u32 = u32::MAX;
+    // SAFETY: Numbers only.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) })
+}
+
+/// Supplementary groups of whoever connected a socket (`SO_PEERGROUPS`).
+pub(crate) fn peer_groups(socket: &impl AsFd) -> Vec<u32> {
+    let mut groups = vec![0u32; 64];
+    loop {
+        let mut len = (groups.len() * size_of::<u32>()) as libc::socklen_t;
+        // SAFETY: `groups` has `len` bytes.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &mut len,
+            )
+        };
+        let count = len as usize / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return groups;
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::ERANGE) || count <= groups.len()
+        {
+            return Vec::new();
+        }
+        groups.resize(count, 0);
+    }
+}

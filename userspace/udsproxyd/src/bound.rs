@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sockets of this machine that HOST's programs connect to.
+//!
+//! For each there is a channel, as long as the program has it open: engine listens in its place on
+//! HOST, and tells of each connection.
+
+use crate::device::Device;
+use crate::passing;
+use crate::passing::ByDevice;
+use nix::errno::Errno;
+use qtfs_proto::relay::Message;
+use qtfs_proto::relay::SocketType;
+use qtfs_relay::channel::Channel;
+use qtfs_relay::connection::relay;
+use qtfs_relay::errno_of;
+use qtfs_relay::identity::Identity;
+use qtfs_relay::listener;
+use qtfs_relay::local::Kind;
+use qtfs_relay::local::Local;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long to wait before engine is asked once more.
+const RETRY: Duration = Duration::from_millis(50);
+/// Longest of these.
+const MAX_RETRY: Duration = Duration::from_secs(2);
+/// How long a connection waits for a program that has bound its socket to listen.
+const LISTEN: Duration = Duration::from_secs(3);
+
+/// A socket that a program has bound.
+pub struct Bound {
+    /// The module.
+    pub device: Arc<Device>,
+    /// Its number.
+    pub id: u64,
+    /// Its type.
+    pub kind: SocketType,
+    /// The socket file.
+    pub object: OwnedFd,
+}
+
+impl Bound {
+    /// Keeps a listener on HOST until the task is ended. `waiter` is told of the first attempt.
+    pub async fn serve(self, waiter: u64) {
+        let this = Arc::new(self);
+        let mut waiter = Some(waiter).filter(|waiter| *waiter != 0);
+        let mut pause = RETRY;
+        loop {
+            let listening = this.listen().await;
+            if let Some(waiter) = waiter.take() {
+                let errno = listening.as_ref().map_or_else(errno_of, |_| 0);
+                // Whoever waits sees by itself that nobody answers.
+                let _ = this.device.answer(waiter, errno);
+            }
+            match listening {
+                Ok(channel) => {
+                    pause = RETRY;
+                    let channel = Arc::new(channel);
+                    if this.kind == SocketType::Datagram {
+                        this.datagrams(channel).await;
+                    } else if let Err(error) = this.relay_all(&channel).await {
+                        tracing::debug!("a listener on HOST is gone: {error}");
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!("HOST does not listen for a socket that is bound here: {error}");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_RETRY);
+        }
+    }
+
+    async fn listen(self: &Arc<Self>) -> io::Result<Channel> {
+        let this = Arc::clone(self);
+        let listen = move || this.device.listen(this.id, this.kind);
+        let opened = tokio::task::spawn_blocking(listen).await;
+        let channel = Channel::new(opened.map_err(io::Error::other)??)?;
+        passing::opened(&channel).await?;
+        Ok(channel)
+    }
+
+    /// Relays connections of HOST's programs until engine is gone.
+    async fn relay_all(self: &Arc<Self>, channel: &Arc<Channel>) -> io::Result<()> {
+        loop {
+            let bytes = channel.receive().await?;
+            let Ok(Message::Incoming { token, peer }) = Message::decode(&bytes) else {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            };
+            let who = Identity::of_message(&peer);
+            let (this, beside) = (Arc::clone(self), Arc::clone(channel));
+            tokio::spawn(async move {
+                if let Err(error) = this.relay_one(&beside, token, who).await {
+                    tracing::debug!("a connection of HOST's is not relayed: {error}");
+                }
+            });
+        }
+    }
+
+    async fn relay_one(
+        self: Arc<Self>,
+        beside: &Channel,
+        token: u64,
+        who: Identity,
+    ) -> io::Result<()> {
+        let taken = passing::take(&self.device, beside, token).await?;
+        let socket = match self.connect(&who).await {
+            Ok(socket) => socket,
+            Err(error) => return taken.send(&Message::Close(errno_of(&error))).await,
+        };
+        let kind = match self.kind {
+            SocketType::Stream => Kind::Stream,
+            SocketType::Seqpacket | SocketType::Datagram => Kind::Seqpacket,
+        };
+        let local = Local::new(socket, kind, &who)?;
+        let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
+        relay(local, taken, passing).await;
+        Ok(())
+    }
+
+    /// Connects to the program's socket. It may not listen yet, or not have taken others.
+    async fn connect(self: &Arc<Self>, who: &Identity) -> io::Result<OwnedFd> {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let (this, as_who) = (Arc::clone(self), who.clone());
+            let connect = move || listener::connect_to(this.kind, &this.object, &as_who);
+            let connected = tokio::task::spawn_blocking(connect).await;
+            let error = match connected.map_err(io::Error::other)? {
+                Ok(socket) => return Ok(socket),
+                Err(error) => error,
+            };
+            match error.raw_os_error().map(Errno::from_raw) {
+                // The program takes its time.
+                Some(Errno::EAGAIN) => {}
+                Some(Errno::ECONNREFUSED) if begun.elapsed() < LISTEN => {}
+                _ => return Err(error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    /// Passes datagrams of HOST's programs on.
+    async fn datagrams(self: &Arc<Self>, channel: Arc<Channel>) {
+        let Ok(channel) = Arc::try_unwrap(channel) else {
+            return;
+        };
+        let socket = match self.connect(&Identity::default()).await {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::debug!("a datagram socket cannot be reached: {error}");
+                return;
+            }
+        };
+        let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
+        if let Ok(local) = Local::new(socket, Kind::Seqpacket, &Identity::default()) {
+            relay(local, channel, passing).await;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! udsproxyd: the daemon of qtfs on the DPU, for unix sockets in HOST's directories.
+
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
+use nix::sys::resource::Resource;
+use qtfs_udsproxyd::cli;
+use qtfs_udsproxyd::cli::Options;
+use qtfs_udsproxyd::daemon;
+use qtfs_udsproxyd::device::Device;
+use qtfs_udsproxyd::failure::Failure;
+use std::io;
+use std::io::IsTerminal;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::signal;
+use tokio::signal::unix::SignalKind;
+
+fn main() -> ExitCode {
+    let run = |options: Options| {
+        start_log(&options);
+        serve(&options)
+    };
+    match cli::parse().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "udsproxyd: {failure}");
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn serve(options: &Options) -> Result<(), Failure> {
+    let system = |doing| move |error| Failure::System(doing, error);
+    if let Some(hint) = options.hint {
+        tracing::warn!("{hint}");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::NotRoot);
+    }
+    let device = Device::open(&options.device).map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::ENOTTY) => Failure::Mismatch(options.device.clone()),
+        _ => Failure::from_open(&options.device, error),
+    })?;
+    // A mount that holds the current directory could not be unmounted.
+    std::env::set_current_dir("/").map_err(system("changing to /"))?;
+    raise_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.threads)
+        .thread_name("udsproxyd/relay")
+        .enable_all()
+        .build()
+        .map_err(system("starting threads"))?;
+    let (handle, device) = (runtime.handle().clone(), Arc::new(device));
+    let (failed, failure) = tokio::sync::oneshot::channel();
+    // It waits in the module until the process ends.
+    std::thread::Builder::new()
+        .name("udsproxyd/event".into())
+        .spawn(move || {
+            let error = daemon::run(&device, &handle);
+            // Nobody listens any more when the process is about to end.
+            let _ = failed.send(error);
+        })
+        .map_err(system("starting a thread"))?;
+    tracing::info!("relays unix sockets");
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let result = runtime.block_on(async {
+        let mut term = signal(SignalKind::terminate()).map_err(system("waiting for signals"))?;
+        let mut int = signal(SignalKind::interrupt()).map_err(system("waiting for signals"))?;
+        tokio::select! {
+            _ = term.recv() => Ok(()),
+            _ = int.recv() => Ok(()),
+            error = failure => {
+                let error = error.unwrap_or_else(io::Error::other);
+                Err(Failure::from_ioctl(&options.device, "waiting for what qtfs.ko tells", error))
+            }
+        }
+    });
+    if result.is_ok() {
+        tracing::info!("ends; connections are closed");
+    }
+    runtime.shutdown_background();
+    result
+}
+
+/// Each connection takes two descriptors.
+fn raise_limit() {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open")
+        .ok()
+        .and_then(|s| s.trim().parse().ok());
+    let most = most.unwrap_or(1 << 20);
+    let resource = Resource::RLIMIT_NOFILE;
+    // Without CAP_SYS_RESOURCE, as in some containers, up to the hard limit.
+    let raised = setrlimit(resource, most, most)
+        .or_else(|_| getrlimit(resource).and_then(|(_, hard)| setrlimit(resource, hard, hard)));
+    if let Err(error) = raised {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}
+
+/// Log lines go to stderr; the journal knows the time by itself.
+fn start_log(options: &Options) {
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(options.log)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.without_time().init();
+    } else {
+        builder.init();
+    }
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sockets that stand for those of HOST.
+//!
+//! A program of this machine that connects to a socket of HOST finds a listener of ours, which is
+//! bound to the same inode. When it does, the channel to HOST's socket is there already; who comes is
+//! told from others by the process.
+
+use crate::device::Connected;
+use crate::device::Device;
+use crate::passing::ByDevice;
+use qtfs_proto::relay::SocketType;
+use qtfs_relay::channel::Channel;
+use qtfs_relay::connection::relay;
+use qtfs_relay::errno_of;
+use qtfs_relay::identity::Identity;
+use qtfs_relay::listener;
+use qtfs_relay::listener::Listener;
+use qtfs_relay::local::Kind;
+use qtfs_relay::local::Local;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long a channel waits for the program that it was opened for. The kernel has only to finish
+/// its system call, which is not to come when the types of the sockets differ.
+const ARRIVAL: Duration = Duration::from_secs(10);
+/// How long a listener stays that nobody connects to.
+const IDLE: Duration = Duration::from_secs(30);
+/// How often is looked for both.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A connection that was made on HOST for a program that has not come yet.
+struct Expected {
+    channel: Channel,
+    who: Identity,
+    since: Instant,
+}
+
+/// What is known of a socket of HOST.
+struct Proxy {
+    kind: SocketType,
+    expected: Vec<Expected>,
+    used: Instant,
+}
+
+/// All of them, by the key of the inode.
+pub struct Proxies {
+    device: Arc<Device>,
+    directory: OwnedFd,
+    by_key: Mutex<HashMap<u64, Proxy>>,
+}
+
+impl Proxies {
+    /// None.
+    pub fn new(device: Arc<Device>) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            directory: device.directory()?,
+            device,
+            by_key: Mutex::default(),
+        }))
+    }
+
+    fn by_key(&self) -> MutexGuard<'_, HashMap<u64, Proxy>> {
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A program is about to connect. It goes on once there is a listener.
+    pub fn connected(self: &Arc<Self>, connected: Connected) -> io::Result<()> {
+        let waiter = connected.waiter;
+        let errno = match self.expect(connected) {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::warn!("a program cannot connect to a socket of HOST: {error}");
+                errno_of(&error)
+            }
+        };
+        self.device.answer(waiter, errno)
+    }
+
+    fn expect(self: &Arc<Self>, connected: Connected) -> io::Result<()> {
+        let Connected {
+            key,
+            kind,
+            channel,
+            object,
+            who,
+            ..
+        } = connected;
+        let channel = Channel::new(channel)?;
+        let now = Instant::now();
+        let mut by_key = self.by_key();
+        // HOST may have a socket of another type there by now.
+        if by_key.get(&key).is_none_or(|proxy| proxy.kind != kind) {
+            let socket = listener::bind_to(kind, &self.directory, &object)?;
+            let proxy = Proxy {
+                kind,
+                expected: Vec::new(),
+                used: now,
+            };
+            by_key.insert(key, proxy);
+            let this = Arc::clone(self);
+            if kind == SocketType::Datagram {
+                let local = Local::new(socket, Kind::Seqpacket, &Identity::default())?;
+                by_key.remove(&key);
+                drop(by_key);
+                let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
+                tokio::spawn(relay(local, channel, passing));
+                return Ok(());
+            }
+            let listener = Listener::new(socket)?;
+            tokio::spawn(async move { this.accept(key, kind, listener).await });
+        }
+        if let Some(proxy) = by_key.get_mut(&key) {
+            proxy.used = now;
+            proxy.expected.push(Expected {
+                channel,
+                who,
+                since: now,
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes connections of programs until nobody has come for a while.
+    async fn accept(self: Arc<Self>, key: u64, kind: SocketType, listener: Listener) {
+        loop {
+            match tokio::time::timeout(TICK, listener.accept()).await {
+                Ok(Ok(socket)) => self.accepted(key, kind, socket),
+                Ok(Err(error)) => {
+                    tracing::warn!("a connection of a program is not taken: {error}");
+                    tokio::time::sleep(TICK / 10).await;
+                }
+                Err(_) => {}
+            }
+            let mut by_key = self.by_key();
+            let Some(proxy) = by_key.get_mut(&key).filter(|proxy| proxy.kind == kind) else {
+                return;
+            };
+            proxy
+                .expected
+                .retain(|expected| expected.since.elapsed() < ARRIVAL);
+            if proxy.expected.is_empty() && proxy.used.elapsed() >= IDLE {
+                // Under the lock: whoever is told of from now on finds none and makes another.
+                by_key.remove(&key);
+                drop(listener);
+                return;
+            }
+        }
+    }
+
+    fn accepted(&self, key: u64, kind: SocketType, socket: OwnedFd) {
+        let relayed = Identity::of_peer(&socket).and_then(|who| {
+            let channel = self.expected(key, &who).ok_or_else(|| {
+                io::Error::other("a program has connected that the kernel did not tell of")
+            })?;
+            let kind = match kind {
+                SocketType::Stream => Kind::Stream,
+                SocketType::Seqpacket | SocketType::Datagram => Kind::Seqpacket,
+            };
+            let local = Local::new(socket, kind, &Identity::default())?;
+            let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
+            tokio::spawn(relay(local, channel, passing));
+            Ok(())
+        });
+        if let Err(error) = relayed {
+            tracing::warn!("a connection of a program is closed: {error}");
+        }
+    }
+
+    /// The channel that was opened for a program: by its process or, where the numbers of processes
+    /// are not those of the kernel, by its user.
+    fn expected(&self, key: u64, who: &Identity) -> Option<Channel> {
+        let mut by_key = self.by_key();
+        let proxy = by_key.get_mut(&key)?;
+        proxy.used = Instant::now();
+        let expected = &mut proxy.expected;
+        let by_process = expected.iter().position(|e| e.who.pid == who.pid);
+        let at = by_process.or_else(|| expected.iter().position(|e| e.who.uid == who.uid))?;
+        Some(expected.remove(at).channel)
+    }
+}
