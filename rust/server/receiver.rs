@@ -14,6 +14,7 @@ use qtfs_net::Pages;
 use qtfs_proto::{
     frame::HEADER_LEN,
     message,
+    relay::MAX_MESSAGE,
     Header,
     Kind,
     Op,
@@ -140,7 +141,12 @@ fn request(
     if op == Op::Hello {
         return Err(End::Bad("a second HELLO"));
     }
-    if header.data_len > session.max_data() || (header.data_len > 0 && op != Op::Write) {
+    let most = match op {
+        Op::Write => session.max_data(),
+        Op::Send => MAX_MESSAGE.min(session.max_data()),
+        _ => 0,
+    };
+    if header.data_len > most {
         return Err(End::Bad("data length"));
     }
     let body = body(lane, &header)?;

@@ -288,7 +288,10 @@ pub fn mutated(server: Server, export: &str, seed: u64, count: usize) -> Result<
             seq: 2,
             ..Header::new(Kind::Request, op as u8)
         };
-        let data: &[u8] = if op == Op::Write { b"data" } else { &[] };
+        let data: &[u8] = match op {
+            Op::Write | Op::Send => b"data",
+            _ => &[],
+        };
         let mut frame = conn::frame(header, &table::request(op, &args)?, data)?;
         for _ in 0..1 + random.below(3) {
             let at = random.below(frame.len());
