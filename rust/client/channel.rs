@@ -5,8 +5,8 @@
 //! The daemon has a descriptor for each. It reads and writes whole messages and never waits: what it
 //! writes is on its way when `write(2)` returns, one message at a time, and a message that comes is
 //! there before it asks, because a RECEIVE waits on HOST already. Not for all channels, since
-//! that takes a slot of the session each: those beyond [`AHEAD`] ask first whether there is
-//! something, and are told with WAKE when there is.
+//! that takes a slot of the session each: for those beyond [`AHEAD`] HOST is asked to tell with WAKE
+//! when there is something, which is asked for then. None of this waits for an answer.
 
 use core::sync::atomic::{
     AtomicU32,
@@ -55,6 +55,8 @@ use crate::{
     },
 };
 
+/// What HOST tells of.
+const READABLE: PollEvents = PollEvents::IN.with(PollEvents::HUP);
 /// Most RECEIVE requests of channels that wait on HOST, of all of a session's.
 const AHEAD: u32 = 40;
 
@@ -63,18 +65,32 @@ const AHEAD: u32 = 40;
 struct State {
     /// A message that nobody has read yet, and its length.
     received: Option<(Arc<Pages>, usize)>,
-    /// A RECEIVE is on its way.
-    receiving: bool,
+    /// A RECEIVE or POLL is on its way, and whether it is one of [`AHEAD`].
+    asking: Option<bool>,
     /// A SEND is on its way.
     sending: bool,
-    /// HOST may have something, which only asking tells.
+    /// HOST has something, as it has told.
     may_have: bool,
+    /// HOST will tell when it has something.
+    armed: bool,
+    /// Whoever reads is to see that HOST is asked once more.
+    turn: bool,
     /// Engine has closed its end, and all was received.
     ended: bool,
     /// What came of the last request, if it is the last one.
     failed: Option<Error>,
     /// The descriptor is closed.
     closed: bool,
+}
+
+/// What HOST is asked next.
+enum Question {
+    /// For the next message, whenever that comes.
+    Ahead,
+    /// For a message that it has.
+    Message,
+    /// To tell when it has one.
+    Wake,
 }
 
 /// See the module.
@@ -117,10 +133,6 @@ impl Channel {
     fn opened(session: &Arc<Session>, node: NodeId, reply: &Reply) -> Result<Arc<Self>> {
         let id = reply.decode::<Open<'_>>()?.file;
         let incarnation = reply.asked.incarnation;
-        let state = State {
-            may_have: true,
-            ..State::default()
-        };
         let this = Arc::pin_init(
             pin_init!(Self {
                 session: session.clone(),
@@ -129,75 +141,151 @@ impl Channel {
                 incarnation,
                 watch: AtomicU64::new(0),
                 queue <- PollQueue::new(),
-                state <- new_mutex!(state),
+                state <- new_mutex!(State::default()),
             }),
             GFP_KERNEL,
         );
         let this = this.inspect_err(|_| session.releases.close(session, id, incarnation))?;
-        this.receive_ahead();
+        this.go_on();
         Ok(this)
     }
 
-    /// Whoever waits for it is to look again.
+    /// HOST has told of something.
     pub(crate) fn wake(&self, events: PollEvents) {
-        self.state.lock().may_have = true;
+        {
+            let mut state = self.state.lock();
+            state.armed = false;
+            state.may_have = true;
+            state.turn = true;
+        }
         self.queue.wake(events);
     }
 
-    /// Has a RECEIVE wait on HOST for the next message, if there may be one more.
-    fn receive_ahead(self: &Arc<Self>) {
+    /// What HOST is to be asked now, if anything.
+    fn question(&self) -> Option<Question> {
         let ahead = &self.session.ahead;
-        {
-            let mut state = self.state.lock();
-            let idle = !state.receiving && state.received.is_none() && !state.ended;
-            if !idle || state.failed.is_some() || state.closed {
-                return;
-            }
-            if ahead.fetch_add(1, Ordering::Relaxed) >= AHEAD {
-                ahead.fetch_sub(1, Ordering::Relaxed);
-                return;
-            }
-            state.receiving = true;
+        let mut state = self.state.lock();
+        state.turn = false;
+        let idle = state.asking.is_none() && state.received.is_none() && !state.ended;
+        if !idle || state.failed.is_some() || state.closed {
+            return None;
         }
-        let begun = (|| {
-            let pages = Arc::new(Pages::alloc(MAX_MESSAGE)?, GFP_KERNEL)?;
-            let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-            let call = self.receive(ReceiveFlags::WAIT);
-            let then = Then::Received(self.clone(), pages.clone());
-            self.session
-                .submit(&call, 0, none, Some(pages), then, self.incarnation);
-            Ok(())
-        })();
-        if let Err(e) = begun {
+        let question = if ahead.fetch_add(1, Ordering::Relaxed) < AHEAD {
+            Question::Ahead
+        } else {
+            ahead.fetch_sub(1, Ordering::Relaxed);
+            match (state.may_have, state.armed) {
+                (true, _) => Question::Message,
+                (false, false) => Question::Wake,
+                (false, true) => return None,
+            }
+        };
+        match question {
+            Question::Wake => state.armed = true,
+            // What comes meanwhile tells of itself.
+            Question::Ahead | Question::Message => state.may_have = false,
+        }
+        state.asking = Some(matches!(question, Question::Ahead));
+        Some(question)
+    }
+
+    /// Asks HOST for what is needed next, without waiting for the answer.
+    fn go_on(self: &Arc<Self>) {
+        let Some(question) = self.question() else {
+            return;
+        };
+        let asked = match question {
+            Question::Ahead => self.ask_message(ReceiveFlags::WAIT),
+            Question::Message => self.ask_message(ReceiveFlags::NONE),
+            Question::Wake => self.ask_wake(),
+        };
+        if let Err(e) = asked {
             self.received(Err(e), None);
         }
     }
 
-    fn receive(&self, flags: ReceiveFlags) -> Receive {
-        Receive {
+    fn ask_message(self: &Arc<Self>, flags: ReceiveFlags) -> Result {
+        let pages = Arc::new(Pages::alloc(MAX_MESSAGE)?, GFP_KERNEL)?;
+        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+        let call = Receive {
             file: self.id,
             len: MAX_MESSAGE as u32,
             flags,
+        };
+        let then = Then::Received(self.clone(), pages.clone());
+        self.session
+            .submit(&call, 0, none, Some(pages), then, self.incarnation);
+        Ok(())
+    }
+
+    fn ask_wake(self: &Arc<Self>) -> Result {
+        let watch = match self.watch.load(Ordering::Acquire) {
+            0 => {
+                let watched = Watched::Channel(self.clone());
+                let new = self.session.watches.add(watched)?;
+                self.watch.store(new, Ordering::Release);
+                new
+            }
+            known => known,
+        };
+        let none = Arc::new(Pages::new(), GFP_KERNEL)?;
+        let call = Poll {
+            file: self.id,
+            watch,
+            wake: READABLE,
+        };
+        let then = Then::Polled(self.clone());
+        self.session
+            .submit(&call, 0, none, None, then, self.incarnation);
+        Ok(())
+    }
+
+    /// A request of [`Channel::go_on`] is over.
+    fn asked(&self, state: &mut State) {
+        if state.asking.take() == Some(true) {
+            self.session.ahead.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// A RECEIVE has ended; `pages` have the message. Called by threads that must not wait.
     pub(crate) fn received(&self, result: Result<Reply>, pages: Option<Arc<Pages>>) {
-        self.session.ahead.fetch_sub(1, Ordering::Relaxed);
         let len = result.and_then(|reply| {
             reply.decode::<Receive>()?;
             Ok(reply.data_len)
         });
         let mut state = self.state.lock();
-        state.receiving = false;
+        self.asked(&mut state);
         match (len, pages) {
             (Ok(0), _) => state.ended = true,
             (Ok(len), Some(pages)) => state.received = Some((pages, len)),
             (Ok(_), None) => state.failed = Some(EIO),
-            // Too many wait there already.
-            (Err(e), _) if e == EAGAIN => state.may_have = true,
+            // Nothing is there, or too many wait there already.
+            (Err(e), _) if e == EAGAIN => state.turn = true,
             (Err(e), _) => state.failed = Some(as_reset(e)),
         }
+        drop(state);
+        self.queue.wake(PollEvents::IN.with(PollEvents::RDNORM));
+    }
+
+    /// A POLL has ended. Called by threads that must not wait.
+    pub(crate) fn polled(&self, result: Result<Reply>) {
+        let ready = result.and_then(|reply| Ok(reply.decode::<Poll>()?.ready));
+        let mut state = self.state.lock();
+        self.asked(&mut state);
+        match ready {
+            Ok(ready) if ready.without(READABLE) == ready => {
+                // WAKE may have come before.
+                if !state.may_have {
+                    return;
+                }
+            }
+            Ok(_) => {
+                state.armed = false;
+                state.may_have = true;
+            }
+            Err(e) => state.failed = Some(as_reset(e)),
+        }
+        state.turn = true;
         drop(state);
         self.queue.wake(PollEvents::IN.with(PollEvents::RDNORM));
     }
@@ -219,77 +307,23 @@ impl Channel {
         self.queue.wake(PollEvents::NONE);
     }
 
-    /// Asks HOST for a message, without waiting for one.
-    fn ask(self: &Arc<Self>) -> Result<Option<(Arc<Pages>, usize)>> {
-        let session = &self.session;
-        let none = || Arc::new(Pages::new(), GFP_KERNEL);
-        let watch = match self.watch.load(Ordering::Acquire) {
-            0 => {
-                let new = session.watches.add(Watched::Channel(self.clone()))?;
-                self.watch.store(new, Ordering::Release);
-                new
-            }
-            known => known,
-        };
-        let call = Poll {
-            file: self.id,
-            watch,
-            wake: PollEvents::IN.with(PollEvents::HUP),
-        };
-        let wait = Wait::Killable;
-        let reply = session.exchange_as(&call, 0, none()?, None, wait, self.incarnation)?;
-        let ready = reply.decode::<Poll>()?.ready;
-        if ready.without(call.wake) == ready {
-            return Ok(None);
-        }
-        let pages = Arc::new(Pages::alloc(MAX_MESSAGE)?, GFP_KERNEL)?;
-        let call = self.receive(ReceiveFlags::NONE);
-        let sink = Some(pages.clone());
-        let reply = session.exchange_as(&call, 0, none()?, sink, wait, self.incarnation)?;
-        match reply.decode::<Receive>() {
-            Err(e) if e == EAGAIN => Ok(None),
-            Err(e) => Err(e),
-            Ok(_) => Ok(Some((pages, reply.data_len))),
-        }
-    }
-
     /// Takes the next message and its length, 0 at the end. None if there is none yet.
-    ///
-    /// One task reads a channel at a time.
     fn take(self: &Arc<Self>) -> Result<Option<(Arc<Pages>, usize)>> {
-        {
+        let taken = {
             let mut state = self.state.lock();
-            if let Some(received) = state.received.take() {
-                // Perhaps it may have the next one wait on HOST now.
-                state.may_have = true;
-                drop(state);
-                self.receive_ahead();
-                return Ok(Some(received));
+            match state.received.take() {
+                Some(received) => Some(received),
+                None if state.ended => {
+                    return Ok(Some((Arc::new(Pages::new(), GFP_KERNEL)?, 0)));
+                }
+                None => match state.failed {
+                    Some(e) => return Err(e),
+                    None => None,
+                },
             }
-            if state.ended {
-                return Ok(Some((Arc::new(Pages::new(), GFP_KERNEL)?, 0)));
-            }
-            if let Some(e) = state.failed {
-                return Err(e);
-            }
-            if state.receiving || !state.may_have {
-                return Ok(None);
-            }
-            state.may_have = false;
-        }
-        let taken = self.ask();
-        let mut state = self.state.lock();
-        match &taken {
-            Err(e) => state.failed = Some(as_reset(*e)),
-            Ok(Some((_, 0))) => state.ended = true,
-            Ok(Some(_)) => state.may_have = true,
-            Ok(None) => {}
-        }
-        drop(state);
-        if matches!(taken, Ok(Some(_))) {
-            self.receive_ahead();
-        }
-        taken.map_err(as_reset)
+        };
+        self.go_on();
+        Ok(taken)
     }
 
     /// Waits for the next message, and copies it. Empty at the end.
@@ -401,9 +435,8 @@ impl AnonymousFile for Channel {
 
     fn ready(&self) -> PollEvents {
         let state = self.state.lock();
-        let asks = state.may_have && !state.receiving;
         let failed = state.failed.is_some();
-        let readable = state.received.is_some() || state.ended || failed || asks;
+        let readable = state.received.is_some() || state.ended || failed || state.turn;
         let (input, output) = (
             PollEvents::IN.with(PollEvents::RDNORM),
             PollEvents::OUT.with(PollEvents::WRNORM),

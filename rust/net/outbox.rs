@@ -44,8 +44,10 @@ pub struct Outbox {
 
 /// The fields of [`Outbox`] protected by the lock.
 struct State {
-    /// Frames that nobody sends yet, oldest first.
-    queue: KVVec<Arc<Frame>>,
+    /// Frames that nobody sends yet, oldest first, and whether nobody has asked for them.
+    queue: KVVec<(Arc<Frame>, bool)>,
+    /// How many of them nobody has asked for.
+    unasked: usize,
     /// A frame that was sent in part, and how much of it.
     begun: Option<(Arc<Frame>, usize)>,
     /// Somebody is sending without the lock.
@@ -62,6 +64,7 @@ impl Outbox {
                 socket,
                 state <- new_mutex!(State {
                     queue: KVVec::new(),
+                    unasked: 0,
                     begun: None,
                     busy: false,
                     closed: false,
@@ -79,13 +82,23 @@ impl Outbox {
     ///
     /// Fails with [`ENOTCONN`] after [`Outbox::close`] or when the connection broke.
     pub fn send(&self, frame: Arc<Frame>) -> Result {
+        self.put(frame, false)
+    }
+
+    /// As [`Outbox::send`], of what the peer has not asked for.
+    pub fn tell(&self, frame: Arc<Frame>) -> Result {
+        self.put(frame, true)
+    }
+
+    fn put(&self, frame: Arc<Frame>, unasked: bool) -> Result {
         {
             let mut state = self.state.lock();
             if state.closed {
                 return Err(ENOTCONN);
             }
             if state.busy || state.begun.is_some() || !state.queue.is_empty() {
-                state.queue.push(frame, GFP_KERNEL)?;
+                state.queue.push((frame, unasked), GFP_KERNEL)?;
+                state.unasked += usize::from(unasked);
                 self.changed.notify_one();
                 return Ok(());
             }
@@ -108,9 +121,10 @@ impl Outbox {
         Ok(())
     }
 
-    /// How many frames wait because the peer does not read.
+    /// How many frames wait because the peer does not read, without those of [`Outbox::tell`].
     pub fn backlog(&self) -> usize {
-        self.state.lock().queue.len()
+        let state = self.state.lock();
+        state.queue.len().saturating_sub(state.unasked)
     }
 
     /// Stops sending and ends the connection; frames that were not sent are dropped.
@@ -122,6 +136,7 @@ impl Outbox {
         state.closed = true;
         state.begun = None;
         state.queue.clear();
+        state.unasked = 0;
         self.socket.shutdown();
         self.changed.notify_one();
     }
@@ -144,7 +159,10 @@ impl Outbox {
                             // Removing from the front keeps the order; queues are short.
                             let frame = state.queue.remove(0);
                             match frame {
-                                Ok(frame) => break (frame, 0),
+                                Ok((frame, unasked)) => {
+                                    state.unasked -= usize::from(unasked);
+                                    break (frame, 0);
+                                }
                                 Err(_) => state.busy = false,
                             }
                         }

@@ -114,6 +114,12 @@ impl Lane {
         self.outbox.send(frame)
     }
 
+    /// Sends what the client has not asked for. How much of that there is depends on what it wants
+    /// to be told of, once each, not on how fast it reads.
+    pub(crate) fn tell(&self, frame: Arc<Frame>) -> Result {
+        self.outbox.tell(frame)
+    }
+
     /// Ends the connection; both threads end soon.
     pub(crate) fn close(&self) {
         self.closed.store(true, Relaxed);

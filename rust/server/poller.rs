@@ -96,7 +96,7 @@ impl Watcher for Poller {
         };
         match reply::event(Event::WAKE, &wake) {
             // Without a connection it is lost; the client asks again when it is back.
-            Ok(frame) => self.session.send(frame, None),
+            Ok(frame) => self.session.tell(frame),
             Err(e) => {
                 log_error!("{}: a wake-up is lost: {e:?}\n", self.session);
                 self.session.close_lanes();

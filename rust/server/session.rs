@@ -201,13 +201,24 @@ impl Session {
                 return;
             }
         }
+        self.by_any_lane(|lane| lane.send(frame.clone()));
+    }
+
+    /// Sends what the client has not asked for. Without a connection it is lost, which the client
+    /// expects.
+    pub(crate) fn tell(&self, frame: Arc<Frame>) {
+        self.by_any_lane(|lane| lane.tell(frame.clone()));
+    }
+
+    /// Tries one connection after another.
+    fn by_any_lane(&self, send: impl Fn(&Arc<Lane>) -> Result) {
         let mut at = 0;
         loop {
             let lane = match self.lanes.lock().list.get(at) {
                 Some(lane) => lane.clone(),
                 None => return,
             };
-            if lane.send(frame.clone()).is_ok() {
+            if send(&lane).is_ok() {
                 return;
             }
             at += 1;

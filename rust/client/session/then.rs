@@ -113,6 +113,8 @@ pub(crate) enum Then {
     Write(Writeback),
     /// A message has come through a channel.
     Received(Arc<Channel>, Arc<Pages>),
+    /// Whether a channel has a message is known.
+    Polled(Arc<Channel>),
     /// A message has gone into a channel.
     Sent(Arc<Channel>),
 }
@@ -125,6 +127,7 @@ impl Then {
             Self::Read(done, _) => done.finish(Err(error)),
             Self::Write(writeback) => written(session, Err(error), writeback),
             Self::Received(channel, _) => channel.received(Err(error), None),
+            Self::Polled(channel) => channel.polled(Err(error)),
             Self::Sent(channel) => channel.sent(Err(error)),
         }
     }
@@ -137,6 +140,7 @@ impl Then {
             Self::Read(done, sink) => done.finish(filled(&result, &sink)),
             Self::Write(writeback) => written(session, result, writeback),
             Self::Received(channel, pages) => channel.received(result, Some(pages)),
+            Self::Polled(channel) => channel.polled(result),
             Self::Sent(channel) => channel.sent(result),
         }
     }

@@ -122,7 +122,7 @@ class Host:
 
     def __getattr__(self, module):
         # The project's helpers come first, so that host.files is qtest.files.
-        own = ("files", "process", "background", "server", "kernellog", "syscalls")
+        own = ("files", "process", "background", "server", "kernellog", "syscalls", "proxy")
         return _Dotted((f"qtest.{module}" if module in own else module,))
 
 

@@ -48,6 +48,8 @@ use tokio::sync::Notify;
 
 /// Threads that relay.
 const THREADS: usize = 2;
+/// Threads that connect as somebody, at most.
+const BLOCKING: usize = 8;
 /// How long something is offered that nobody comes for.
 const OFFER: Duration = Duration::from_secs(30);
 /// How long a connection waits for room in the queue of a listener, at first.
@@ -87,6 +89,7 @@ impl<S: Sockets> Relays<S> {
     pub fn start(module: Arc<S>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
+            .max_blocking_threads(BLOCKING)
             .thread_name("engine/relay")
             .enable_all()
             .build()?;

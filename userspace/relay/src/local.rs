@@ -7,10 +7,6 @@ use crate::sys;
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::poll;
-use nix::poll::PollFd;
-use nix::poll::PollFlags;
-use nix::poll::PollTimeout;
 use nix::sys::socket::recv;
 use nix::sys::socket::recvmsg;
 use nix::sys::socket::sendmsg;
@@ -25,7 +21,6 @@ use qtfs_proto::relay::MAX_RIGHTS;
 use std::io;
 use std::io::IoSlice;
 use std::io::IoSliceMut;
-use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
@@ -91,14 +86,6 @@ impl Local {
         self.kind
     }
 
-    /// Whether the program's end is closed, and what it wrote was read.
-    fn events(&self) -> PollFlags {
-        let events = PollFlags::POLLIN | hang_up();
-        let mut fds = [PollFd::new(self.fd.get_ref().as_fd(), events)];
-        let _ = poll(&mut fds, PollTimeout::ZERO);
-        fds[0].revents().unwrap_or(PollFlags::empty())
-    }
-
     /// What the program does next. At most `max` bytes of a stream.
     pub async fn receive(&self, max: usize) -> io::Result<Input> {
         let receive = |fd: &OwnedFd| match self.kind {
@@ -123,14 +110,13 @@ impl Local {
         if !bytes.is_empty() || !fds.is_empty() {
             return Ok(Input::Data { bytes, fds });
         }
-        let events = self.events();
-        let ended = PollFlags::POLLHUP | hang_up();
-        if self.kind == Kind::Seqpacket && !events.intersects(ended) {
+        let end = sys::end_of(self.fd.get_ref());
+        if self.kind == Kind::Seqpacket && !end.shut_down {
             // A record without bytes.
             return Ok(Input::Data { bytes, fds });
         }
         Ok(Input::End {
-            closed: events.contains(PollFlags::POLLHUP) || self.kind == Kind::PipeReader,
+            closed: end.closed || self.kind == Kind::PipeReader,
         })
     }
 
@@ -178,11 +164,6 @@ impl Local {
             guard.clear_ready();
         }
     }
-}
-
-/// `POLLRDHUP`, which the library has no name for.
-fn hang_up() -> PollFlags {
-    PollFlags::from_bits_retain(libc::POLLRDHUP)
 }
 
 fn receive_message(fd: &OwnedFd, max: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {

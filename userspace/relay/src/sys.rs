@@ -42,6 +42,32 @@ fn check(result: libc::c_long) -> io::Result<()> {
     }
 }
 
+/// What a socket or pipe says of its other end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct End {
+    /// It writes no more.
+    pub(crate) shut_down: bool,
+    /// It is closed, or shut down in both directions.
+    pub(crate) closed: bool,
+}
+
+/// Looks at the other end, without waiting.
+pub(crate) fn end_of(fd: &impl AsFd) -> End {
+    let mut poll = libc::pollfd {
+        fd: fd.as_fd().as_raw_fd(),
+        events: libc::POLLIN | libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: It is one structure.
+    if unsafe { libc::poll(&mut poll, 1, 0) } < 0 {
+        return End::default();
+    }
+    End {
+        shut_down: poll.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0,
+        closed: poll.revents & libc::POLLHUP != 0,
+    }
+}
+
 /// Sets the supplementary groups of the calling thread, and of no other as libc does.
 pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: The list has its length.

@@ -18,6 +18,9 @@ use std::sync::Arc;
 use tokio::signal::unix::signal;
 use tokio::signal::unix::SignalKind;
 
+/// Threads that wait for HOST, or connect as somebody, at most.
+const BLOCKING: usize = 16;
+
 fn main() -> ExitCode {
     let run = |options: Options| {
         start_log(&options);
@@ -49,6 +52,7 @@ fn serve(options: &Options) -> Result<(), Failure> {
     raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(options.threads)
+        .max_blocking_threads(BLOCKING)
         .thread_name("udsproxyd/relay")
         .enable_all()
         .build()

@@ -32,7 +32,7 @@ use std::time::Instant;
 /// its system call, which is not to come when the types of the sockets differ.
 const ARRIVAL: Duration = Duration::from_secs(10);
 /// How long a listener stays that nobody connects to.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(10);
 /// How often is looked for both.
 const TICK: Duration = Duration::from_secs(1);
 
