@@ -503,7 +503,9 @@ impl Node {
         }
         let new = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let (ok, fail) = (Ordering::AcqRel, Ordering::Acquire);
-        place.compare_exchange(0, new, ok, fail).map_or_else(|known| known, |_| new)
+        place
+            .compare_exchange(0, new, ok, fail)
+            .map_or_else(|known| known, |_| new)
     }
 
     /// The path of [`Node::mounted_on`].

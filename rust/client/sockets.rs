@@ -281,7 +281,8 @@ impl Sockets {
             let mut inner = self.inner.lock();
             let without = inner.daemon.is_none();
             // Nobody will be told of them.
-            let of_nobody = |bound: &Arc<Bound>| bound.is_closed() && (without || !bound.was_told());
+            let of_nobody =
+                |bound: &Arc<Bound>| bound.is_closed() && (without || !bound.was_told());
             inner.bound.retain(|bound| !of_nobody(bound));
             let id = inner.next;
             inner.next += 1;

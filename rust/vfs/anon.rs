@@ -13,9 +13,9 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
+    module::this_module,
     prelude::*,
     sync::Arc,
-    module::this_module,
     ModuleMetadata, //
 };
 use qtfs_proto::PollEvents;

@@ -8,6 +8,7 @@ import time
 
 PORT = 23456
 NAMES = ("ping", "pong")
+SOCKET = "socket"
 
 
 def connected(sock):
@@ -22,6 +23,13 @@ def answer(kind, where):
         listener = socket.create_server((where, PORT))
         print("ready", flush=True)
         there = back = connected(listener.accept()[0])
+    elif kind == "socket":
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{where}/{SOCKET}")
+        listener.listen()
+        print("ready", flush=True)
+        there = back = listener.accept()[0].detach()
+        os.unlink(f"{where}/{SOCKET}")
     else:
         print("ready", flush=True)
         there = os.open(f"{where}/{NAMES[0]}", os.O_RDONLY)
@@ -34,6 +42,10 @@ def ask(kind, where, count, size):
     """Sends messages, one after another; prints how long each took to come back, in seconds."""
     if kind == "tcp":
         there = back = connected(socket.create_connection((where, PORT)))
+    elif kind == "socket":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(f"{where}/{SOCKET}")
+        there = back = sock.detach()
     else:
         there = os.open(f"{where}/{NAMES[0]}", os.O_WRONLY)
         back = os.open(f"{where}/{NAMES[1]}", os.O_RDONLY)

@@ -51,7 +51,7 @@ const THREADS: usize = 2;
 /// Threads that connect as somebody, at most.
 const BLOCKING: usize = 8;
 /// How long something is offered that nobody comes for.
-const OFFER: Duration = Duration::from_secs(30);
+const OFFER: Duration = Duration::from_secs(120);
 /// How long a connection waits for room in the queue of a listener, at first.
 const RETRY: Duration = Duration::from_millis(2);
 
@@ -297,6 +297,10 @@ impl Host {
         }
         let listener = Listener::new(bound)?;
         opened(&channel, Ok(()), kind).await?;
+        let mut offered = Offers {
+            host: self,
+            tokens: Vec::new(),
+        };
         loop {
             let socket = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -317,6 +321,7 @@ impl Host {
             };
             let token = qtfs_relay::token()?;
             let local = Local::new(socket, local, &Identity::default())?;
+            offered.add((session, token));
             self.offer((session, token), Offered::Local(local));
             let mut groups = Vec::new();
             let peer = who.message(&mut groups);
@@ -340,6 +345,31 @@ impl Host {
             _ => return Err(Errno::EADDRINUSE.into()),
         }
         listener::bind_to(kind, &self.directory, &object)
+    }
+}
+
+/// Connections to one listener that nobody has come for yet; closed when they are not listened for.
+struct Offers<'a> {
+    host: &'a Host,
+    tokens: Vec<Token>,
+}
+
+impl Offers<'_> {
+    fn add(&mut self, token: Token) {
+        if self.tokens.len() == self.tokens.capacity() {
+            let offers = self.host.offers();
+            self.tokens.retain(|token| offers.contains_key(token));
+        }
+        self.tokens.push(token);
+    }
+}
+
+impl Drop for Offers<'_> {
+    fn drop(&mut self) {
+        for token in &self.tokens {
+            let late = self.host.take(*token);
+            drop(late);
+        }
     }
 }
 

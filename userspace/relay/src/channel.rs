@@ -63,7 +63,11 @@ impl Channel {
 
     /// Returns when the other end is closed; messages that come before are lost.
     pub async fn closed(&self) {
-        while self.receive().await.is_ok_and(|message| !message.is_empty()) {}
+        while self
+            .receive()
+            .await
+            .is_ok_and(|message| !message.is_empty())
+        {}
     }
 }
 

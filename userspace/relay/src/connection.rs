@@ -161,7 +161,11 @@ impl<P: Passing> Connection<P> {
         loop {
             let room = self.payload().await;
             let (piece, behind) = rest.split_at(rest.len().min(room));
-            let space = if rights.is_empty() { 0 } else { MAX_MESSAGE - MAX_PAYLOAD - 64 };
+            let space = if rights.is_empty() {
+                0
+            } else {
+                MAX_MESSAGE - MAX_PAYLOAD - 64
+            };
             let mut buf = vec![0; space];
             let packed = Rights::pack(rights.iter().map(OwnedRight::message), &mut buf);
             let packed = packed.map_err(|_| broken("descriptors with long paths"))?;

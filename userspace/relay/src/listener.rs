@@ -36,11 +36,7 @@ pub fn new_socket(kind: SocketType) -> io::Result<OwnedFd> {
 }
 
 /// Binds a socket to the inode of `object`; `directory` is where.
-pub fn bind_to(
-    kind: SocketType,
-    directory: &impl AsFd,
-    object: &impl AsFd,
-) -> io::Result<OwnedFd> {
+pub fn bind_to(kind: SocketType, directory: &impl AsFd, object: &impl AsFd) -> io::Result<OwnedFd> {
     let (directory, object) = (directory.as_fd().as_raw_fd(), object.as_fd().as_raw_fd());
     let path = format!("/proc/self/fd/{directory}/{object}");
     let socket = new_socket(kind)?;

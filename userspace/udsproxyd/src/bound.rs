@@ -67,7 +67,9 @@ impl Bound {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!("HOST does not listen for a socket that is bound here: {error}");
+                    tracing::debug!(
+                        "HOST does not listen for a socket that is bound here: {error}"
+                    );
                 }
             }
             tokio::time::sleep(pause).await;

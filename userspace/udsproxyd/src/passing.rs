@@ -38,10 +38,7 @@ pub async fn beside(
     token: u64,
     file: Option<OwnedFd>,
 ) -> io::Result<Channel> {
-    let (device, channel) = (
-        Arc::clone(device),
-        channel.as_fd().try_clone_to_owned()?,
-    );
+    let (device, channel) = (Arc::clone(device), channel.as_fd().try_clone_to_owned()?);
     let open = move || device.beside(channel.as_fd(), purpose, token, file.as_ref());
     let opened = tokio::task::spawn_blocking(open).await;
     Channel::new(opened.map_err(io::Error::other)??)

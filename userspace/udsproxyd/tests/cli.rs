@@ -22,7 +22,11 @@ fn the_command_line_of_the_first_qtfs_is_accepted_with_a_hint() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    for wrong in ["udsproxyd 1", "udsproxyd a b c d e", "udsproxyd --threads 0"] {
+    for wrong in [
+        "udsproxyd 1",
+        "udsproxyd a b c d e",
+        "udsproxyd --threads 0",
+    ] {
         let failure = parse_from(wrong.split(' ')).unwrap_err();
         assert_eq!(failure.status(), 2, "{wrong}");
     }

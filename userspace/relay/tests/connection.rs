@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connections over a pair of sockets in the place of a channel between machines.
+
+use nix::sys::socket::send;
+use nix::sys::socket::socketpair;
+use nix::sys::socket::AddressFamily;
+use nix::sys::socket::MsgFlags;
+use nix::sys::socket::SockFlag;
+use nix::sys::socket::SockType;
+use qtfs_proto::relay::Message;
+use qtfs_relay::channel::Channel;
+use qtfs_relay::connection::relay;
+use qtfs_relay::identity::Identity;
+use qtfs_relay::local::Kind;
+use qtfs_relay::local::Local;
+use qtfs_relay::rights::Boxed;
+use qtfs_relay::rights::OwnedRight;
+use qtfs_relay::rights::Passing;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Passes nothing.
+struct Nothing;
+
+impl Passing for Nothing {
+    fn describe<'a>(
+        self: Arc<Self>,
+        _: &'a Channel,
+        _: OwnedFd,
+    ) -> Boxed<'a, io::Result<OwnedRight>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn realize<'a>(
+        self: Arc<Self>,
+        _: &'a Channel,
+        _: OwnedRight,
+    ) -> Boxed<'a, io::Result<OwnedFd>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+}
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap()
+}
+
+/// A program's end of a connection, whose other end is relayed to `channel`.
+fn program(channel: OwnedFd) -> UnixStream {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let local = Local::new(ours.into(), Kind::Stream, &Identity::default()).unwrap();
+    tokio::spawn(relay(
+        local,
+        Channel::new(channel).unwrap(),
+        Arc::new(Nothing),
+    ));
+    theirs
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    theirs
+}
+
+fn both() -> (UnixStream, UnixStream) {
+    let (a, b) = pair();
+    (program(a), program(b))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_and_both_ends_get_through() {
+    let (mut a, mut b) = both();
+    let data: Vec<u8> = (0..2_000_000u32).map(|n| (n * 7) as u8).collect();
+    let (sent, expected) = (data.clone(), data);
+    let a = tokio::task::spawn_blocking(move || {
+        a.write_all(&sent).unwrap();
+        a.shutdown(Shutdown::Write).unwrap();
+        let mut back = String::new();
+        a.read_to_string(&mut back).unwrap();
+        back
+    });
+    let b = tokio::task::spawn_blocking(move || {
+        let mut got = Vec::new();
+        b.read_to_end(&mut got).unwrap();
+        assert!(got == expected);
+        b.write_all(b"all of it").unwrap();
+    });
+    b.await.unwrap();
+    assert_eq!(a.await.unwrap(), "all of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_reads_is_bounded() {
+    let (a, b) = both();
+    a.set_nonblocking(true).unwrap();
+    let written = tokio::task::spawn_blocking(move || {
+        let (mut a, mut written, mut idle) = (a, 0, 0);
+        while idle < 20 {
+            match a.write(&[0; 10_000]) {
+                Ok(n) => (written, idle) = (written + n, 0),
+                Err(_) => {
+                    idle += 1;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        (a, written)
+    });
+    let (a, written) = written.await.unwrap();
+    assert!((200_000..2_000_000).contains(&written), "{written}");
+    drop(a);
+    let got = tokio::task::spawn_blocking(move || {
+        let (mut b, mut got) = (b, Vec::new());
+        b.read_to_end(&mut got).unwrap();
+        got.len()
+    });
+    assert_eq!(got.await.unwrap(), written);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_channel_ends_the_connection() {
+    let (a, b) = pair();
+    let mut a = program(a);
+    drop(b);
+    let read = tokio::task::spawn_blocking(move || a.read(&mut [0; 10]).unwrap_or(0));
+    assert_eq!(read.await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_messages_end_the_connection() {
+    // Not a message; credit that was not taken; data beyond the window is in the next test.
+    let credit = [3, 1, 0, 0, 0];
+    for bad in [&[99][..], &credit[..], &[1, 0, 0, 0, 0, 1][..]] {
+        let (a, b) = pair();
+        let mut a = program(a);
+        send(b.as_raw_fd(), bad, MsgFlags::empty()).unwrap();
+        let read = tokio::task::spawn_blocking(move || a.read(&mut [0; 10]).unwrap_or(0));
+        assert_eq!(read.await.unwrap(), 0, "{bad:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_the_window_ends_the_connection() {
+    let (a, b) = pair();
+    let mut a = program(a);
+    let channel = Channel::new(b).unwrap();
+    let bytes = [0; 50_000];
+    let data = Message::Data {
+        more: false,
+        rights: qtfs_proto::relay::Rights::NONE,
+        bytes: &bytes,
+    };
+    // The program reads nothing; what its socket has room for is not counted any more.
+    let mut sent = 0;
+    while sent < 100 && channel.send(&data).await.is_ok() {
+        sent += 1;
+    }
+    assert!(sent < 100);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut all = Vec::new();
+        a.read_to_end(&mut all).map_or(0, |_| all.len())
+    });
+    assert!(read.await.unwrap() < 100 * bytes.len());
+}
