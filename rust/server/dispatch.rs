@@ -120,6 +120,7 @@ pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result
         Request::Setflags(r) => op::attr::setflags(ctx, r),
         Request::Syncfs(r) => op::space::syncfs(ctx, r),
         Request::Poll(r) => op::open::poll(ctx, r),
+        Request::Notify(r) => op::notify::notify(ctx, r),
         Request::Receive(r) => return op::fifo::receive(ctx, r),
         // Answered where they are received.
         Request::Hello(_) | Request::Credential(_) | Request::Ping(_) => Err(EOPNOTSUPP.into()),

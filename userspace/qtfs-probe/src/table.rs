@@ -79,6 +79,10 @@ flags! {
     RenameFlags { NOREPLACE EXCHANGE WHITEOUT }
     XattrFlags { CREATE REPLACE }
     LockFlags { WAIT FLOCK OFD RECLAIM }
+    NotifyMask {
+        ACCESS MODIFY ATTRIB CLOSE_WRITE CLOSE_NOWRITE OPEN MOVED_FROM MOVED_TO CREATE DELETE DELETE_SELF MOVE_SELF
+        UNMOUNT OVERFLOW ISDIR
+    }
     ReceiveFlags { WAIT }
     CopyFlags { CLONE DEDUPE CAN_SHORTEN }
     ReadFlags { NONBLOCK DIRECT }
@@ -220,6 +224,7 @@ messages! {
     Syncfs { node } SyncfsReply {}
     Poll { file watch wake } PollReply { ready queued }
     Receive { file len flags } ReceiveReply { }
+    Notify { node watch mask } NotifyReply { }
 }
 
 /// The opcode of a name in any case.

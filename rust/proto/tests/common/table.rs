@@ -5,7 +5,7 @@
 use super::Field;
 use super::Value;
 use proptest::prelude::*;
-use qtfs_proto::event::Wake;
+use qtfs_proto::event::{Notified, Wake};
 use qtfs_proto::message::*;
 use qtfs_proto::Attr;
 use qtfs_proto::*;
@@ -145,6 +145,9 @@ table! {
     PollReply { ready: PollEvents, queued: u32 }
     Receive { file: FileId, len: u32, flags: ReceiveFlags }
     ReceiveReply {}
+    Notify { node: NodeId, watch: u64, mask: NotifyMask }
+    NotifyReply {}
 
+    Notified<'a> { watch: u64, parent: u64, mask: NotifyMask, cookie: u32, name: OptName<'a> }
     Wake { watch: u64, events: PollEvents }
 }
