@@ -58,9 +58,8 @@ pub(crate) fn permission(inode: &Inode<Qtfs>) -> Result {
     let (mount, node) = (inode.mount(), inode.node());
     let session = &mount.session;
     let notices = &session.notices;
-    let held = inode.grab().ok_or(ESTALE)?;
     let before = node.watch();
-    let (watch, mask) = notices.begin(session, held, before, node.identity(), mask)?;
+    let (watch, mask) = notices.begin(session, inode, before, mask)?;
     node.set_watch(watch);
     let asked = mount.call(|| {
         Ok(Notify {

@@ -1,84 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """inotify and fanotify here tell what processes of the host do, and once what is done here."""
 
-import ctypes
 import os
 import signal
-import struct
+from errno import EACCES
 
-from qtest import ROOT, case, eq, eventually, files, host, lab, on_host, process, server, spawn, true
+from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, host, lab, on_host, process, server, skip, spawn, true
+from qtest.inotify import BITS, Fanotify, Inotify, Told
 
 NEEDS = "qtfs"
-LIBC = ctypes.CDLL(None, use_errno=True)
-BITS = {"ACCESS": 1, "MODIFY": 2, "ATTRIB": 4, "CLOSE_WRITE": 8, "CLOSE_NOWRITE": 0x10, "OPEN": 0x20, "MOVED_FROM": 0x40, "MOVED_TO": 0x80, "CREATE": 0x100,
-        "DELETE": 0x200, "DELETE_SELF": 0x400, "MOVE_SELF": 0x800, "UNMOUNT": 0x2000, "Q_OVERFLOW": 0x4000, "IGNORED": 0x8000, "ISDIR": 0x40000000}
-CHANGES = BITS["MODIFY"] | BITS["ATTRIB"] | BITS["CLOSE_WRITE"] | BITS["MOVED_FROM"] | BITS["MOVED_TO"] | BITS["CREATE"] | BITS["DELETE"] | \
-    BITS["DELETE_SELF"] | BITS["MOVE_SELF"]
-
-
-class Inotify:
-    """An inotify(7) descriptor."""
-
-    def __init__(self):
-        self.fd = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.names = {}
-
-    def add(self, path, mask=CHANGES):
-        """Watches; events are told with the path's last component."""
-        watch = LIBC.inotify_add_watch(self.fd, os.fsencode(path), mask)
-        if watch < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error), path)
-        self.names[watch] = os.path.basename(path)
-        return watch
-
-    def remove(self, watch):
-        """Watches no more."""
-        eq(LIBC.inotify_rm_watch(self.fd, watch), 0)
-
-    def read(self):
-        """What there is: (watched, bits, cookie, name)."""
-        found = []
-        while True:
-            try:
-                data = os.read(self.fd, 1 << 16)
-            except BlockingIOError:
-                return found
-            while data:
-                watch, mask, cookie, length = struct.unpack_from("iIII", data)
-                name = data[16:16 + length].rstrip(b"\0").decode()
-                data = data[16 + length:]
-                bits = " ".join(bit for bit, value in BITS.items() if mask & value)
-                found.append((self.names.get(watch, str(watch)), bits, cookie, name))
-
-    def close(self):
-        """The end."""
-        os.close(self.fd)
-
-
-class Told:
-    """What was told, collected until something is there."""
-
-    def __init__(self, *paths, mask=CHANGES):
-        self.inotify = Inotify()
-        self.events = []
-        for path in paths:
-            self.inotify.add(path, mask)
-
-    def more(self):
-        """Everything so far, without cookies."""
-        self.events += self.inotify.read()
-        return [(watched, bits, name) for watched, bits, _, name in self.events]
-
-    def until(self, *last):
-        """Waits for an event; takes and returns all up to it."""
-        eventually(lambda: last in self.more(), 20, f"{last} is told, not {self.events}")
-        taken, self.events = self.events, []
-        return [(watched, bits, name) for watched, bits, _, name in taken]
-
-    def close(self):
-        """The end."""
-        self.inotify.close()
 
 
 @on_host
@@ -160,16 +90,16 @@ def both(t):
 @case("a name that comes is there, and one that goes is gone, when it is told", who=[ROOT], needs=NEEDS)
 def coherent(t):
     os.mkdir("top")
-    true(not os.path.exists("top/f"))
+    true(not os.path.exists("top/f"), "it is not there")
     told = Told("top")
     host.files.write(t.there("top/f"), b"data")
     told.until("top", "CREATE", "f")
-    true(os.path.exists("top/f"))
+    true(os.path.exists("top/f"), "it is there")
     told.until("top", "CLOSE_WRITE", "f")
     eq(files.read("top/f"), b"data")
     host.os.unlink(t.there("top/f"))
     told.until("top", "DELETE", "f")
-    true(not os.path.exists("top/f"))
+    true(not os.path.exists("top/f"), "it is not there")
     told.close()
 
 
@@ -209,11 +139,6 @@ def readers(t):
     reads.close()
 
 
-def make(path, count, first):
-    for number in range(first, first + count):
-        os.close(os.open(f"{path}/{number}", os.O_CREAT | os.O_WRONLY))
-
-
 @case("thousands of changes are told completely, or as an overflow", who=[ROOT], needs=NEEDS, limit=180)
 def many(t):
     os.mkdir("top")
@@ -233,14 +158,54 @@ def many(t):
     told.close()
 
 
-@case("nothing is sent while nothing happens, and what nobody watches any more ends with the next event", who=[ROOT], needs=NEEDS)
+@case("nothing is sent while nothing happens, and HOST watches no more what has left memory here", who=[ROOT], needs=NEEDS)
 def idle(t):
-    os.mkdir("top")
-    told = Told("top")
+    # What earlier cases watched leaves memory now.
+    files.write("/proc/sys/vm/drop_caches", b"2")
+    os.makedirs("top/d")
+    before = counters.read(t.fs.mnt)
+    told = Told("top/d")
+    eq((counters.read(t.fs.mnt) - before).count("NOTIFY"), 1, "one request for a watch")
+    before = counters.read(t.fs.mnt)
+    files.write("top/other", b"data")
+    eq(host.files.read(t.there("top/other")), b"data")
+    eq((counters.read(t.fs.mnt) - before).count("NOTIFY"), 0, "nobody asks again")
     told.close()
-    host.files.write(t.there("top/f"))
-    files.write("other", b"data")
-    eq(host.files.read(t.there("other")), b"data")
+
+    def left():
+        files.write("/proc/sys/vm/drop_caches", b"2")
+        return (counters.read(t.fs.mnt) - before).count("NOTIFY") > 0
+
+    eventually(left, 30, "HOST is told")
+
+
+@case("fanotify reports the host's changes with the directory and the name", who=[ROOT], needs=NEEDS)
+def fanotify(t):
+    os.mkdir("top")
+    watch, seen = Fanotify("top", BITS["CREATE"] | BITS["DELETE"] | BITS["MODIFY"] | BITS["CLOSE_WRITE"]), set()
+    host.files.write(t.there("top/f"), b"data")
+    host.os.mkdir(t.there("top/d"))
+    host.os.unlink(t.there("top/f"))
+    expected = {("CREATE", "f"), ("MODIFY", "f"), ("CLOSE_WRITE", "f"), ("CREATE", "d"), ("DELETE", "f")}
+
+    def told():
+        # Events of one name are put together while nobody reads them.
+        seen.update((bit, name) for bits, name in watch.read() for bit in bits.split() if bit != "ISDIR")
+        return seen >= expected
+
+    eventually(told, 20, "all is told")
+    eq(seen, expected)
+    os.close(watch.fd)
+
+
+@case("who may not read a directory may not watch it: EACCES, by the host's rules", who=[USER], needs=NEEDS)
+def refused(t):
+    os.mkdir("top", 0o300)
+    inotify = Inotify()
+    fails(EACCES, inotify.add, "top")
+    os.chmod("top", 0o500)
+    inotify.add("top")
+    inotify.close()
 
 
 @case("a cut of the link loses no event", who=[ROOT], needs={NEEDS, "lab"}, limit=120)
@@ -287,9 +252,9 @@ def restarts(t):
 @case("inotifywait, which most scripts use, sees the host's changes", who=[ROOT], needs=NEEDS)
 def tool(t):
     if process.run(["sh", "-c", "command -v inotifywait"], check=False).status:
-        t.skip("there is no inotifywait in the machines")
+        skip("there is no inotifywait in the machines")
     os.mkdir("top")
     waits = spawn(process.run, ["inotifywait", "-q", "-e", "create", t.path("top")])
-    true(waits.sleeps(20))
+    true(waits.sleeps(20), "it waits")
     host.files.write(t.there("top/f"))
     eq(waits.result(30).text.split()[1:], ["CREATE", "f"])

@@ -23,12 +23,16 @@ use qtfs_net::{
 };
 use qtfs_proto::NotifyMask;
 use qtfs_vfs::inode::{
+    Inode,
     InodeRef,
     Key, //
 };
 
 use super::Session;
-use crate::fs::Qtfs;
+use crate::{
+    fs::Qtfs,
+    own, //
+};
 
 /// How long after somebody asked for a watch it is kept though nobody seems to watch: the kernel adds
 /// the watch after it has asked the file system for permission.
@@ -96,7 +100,7 @@ struct Inner {
     /// The server has lost the session.
     lost: bool,
     /// An inode by which others of the mount are found.
-    root: Option<InodeRef<Qtfs>>,
+    any: Option<InodeRef<Qtfs>>,
     /// The mount goes away.
     closed: bool,
 }
@@ -112,7 +116,7 @@ impl Notices {
                 last: 0,
                 acknowledged: 0,
                 lost: false,
-                root: None,
+                any: None,
                 closed: false,
             }),
             changed <- new_condvar!(),
@@ -120,24 +124,25 @@ impl Notices {
         })
     }
 
-    /// Notes that HOST is going to be asked for a watch with the number `known`, or a new one if that
-    /// is 0. Returns number and mask.
+    /// Notes that HOST is going to be asked to watch an inode by the number `known`, or a new one if
+    /// that is 0. Returns number and mask.
     pub(crate) fn begin(
         &self,
         session: &Arc<Session>,
-        inode: InodeRef<Qtfs>,
+        inode: &Inode<Qtfs>,
         known: u64,
-        key: Key,
         mask: NotifyMask,
     ) -> Result<(u64, NotifyMask)> {
+        // One that nobody can see keeps no other in memory.
+        let any = own::stranger(inode)?;
         let mut thread = self.thread.lock();
         let (number, mask) = {
             let mut inner = self.inner.lock();
             if inner.closed {
                 return Err(EIO);
             }
-            if inner.root.is_none() {
-                inner.root = Some(inode);
+            if inner.any.is_none() {
+                inner.any = Some(any);
             }
             let before = inner.by_number.get(&known).map(|watched| watched.mask);
             let number = match before {
@@ -145,7 +150,7 @@ impl Notices {
                 None => inner.next,
             };
             let watched = Watched {
-                key,
+                key: inode.node().identity(),
                 mask: mask.with(before.unwrap_or(NotifyMask::NONE)),
                 asked: now_us(),
             };
@@ -193,12 +198,12 @@ impl Notices {
 
     /// The inode of a number, if it is in memory.
     pub(crate) fn inode(&self, number: u64) -> Option<InodeRef<Qtfs>> {
-        let (root, key) = {
+        let (any, key) = {
             let inner = self.inner.lock();
             let key = inner.by_number.get(&number)?.key;
-            (inner.root.as_ref()?.grab()?, key)
+            (inner.any.as_ref()?.grab()?, key)
         };
-        root.find(&key, |inode| inode.node().watch() == number)
+        any.find(&key, |inode| inode.node().watch() == number)
     }
 
     /// HOST has told something; `seq` is its number in this incarnation of the session. What is told
@@ -225,7 +230,8 @@ impl Notices {
             let mut inner = self.inner.lock();
             inner.last = 0;
             inner.acknowledged = 0;
-            inner.lost = true;
+            // The first session of a mount has lost nothing.
+            inner.lost = !inner.by_number.is_empty();
             mem::take(&mut inner.waiting)
         };
         drop(old);
@@ -239,7 +245,7 @@ impl Notices {
             if inner.closed {
                 return None;
             }
-            if mem::take(&mut inner.lost) && !inner.by_number.is_empty() {
+            if mem::take(&mut inner.lost) {
                 return Some(Chore::Renew);
             }
             if let Ok(notice) = inner.waiting.remove(0) {
@@ -256,14 +262,14 @@ impl Notices {
 
     /// The mount goes away: the thread ends, and no inode is held afterwards.
     pub(crate) fn close(&self) {
-        let root = {
+        let any = {
             let mut inner = self.inner.lock();
             inner.closed = true;
-            inner.root.take()
+            inner.any.take()
         };
         self.changed.notify_all();
         let thread = self.thread.lock().take();
         drop(thread);
-        drop(root);
+        drop(any);
     }
 }
