@@ -76,18 +76,15 @@ pub(crate) fn permission(inode: &Inode<Qtfs>) -> Result {
     asked
 }
 
-/// An inode leaves memory. Waits for nothing.
+/// An inode leaves memory. Called from reclaim.
 pub(crate) fn evict(inode: &Inode<Qtfs>) {
-    let watch = inode.node().watch();
-    if watch != 0 {
-        inode.node().set_watch(0);
-        let session = &inode.mount().session;
-        session.notices.end(watch);
-        ask(session, NodeId::NONE, watch, NotifyMask::NONE);
+    match inode.node().watch() {
+        0 => {}
+        watch => inode.mount().session.notices.evicted(watch),
     }
 }
 
-/// Asks HOST for something else, and waits for nothing. Without memory HOST goes on telling.
+/// Asks HOST for something else, and waits for no answer. Without memory HOST goes on telling.
 fn ask(session: &Arc<Session>, node: NodeId, watch: u64, mask: NotifyMask) {
     if let Ok(none) = Arc::new(Pages::new(), GFP_KERNEL) {
         let call = Notify { node, watch, mask };
@@ -108,6 +105,7 @@ pub(crate) fn run(session: &Arc<Session>) {
                 // Without a connection the event comes once more, and so does this.
                 let _ = bare(&header).and_then(|frame| session.send_first(frame));
             }
+            Chore::Forget(watch) => ask(session, NodeId::NONE, watch, NotifyMask::NONE),
             Chore::Renew => renew(session),
         }
     }

@@ -58,6 +58,8 @@ pub(crate) struct Watched {
     pub(crate) mask: NotifyMask,
     /// When that was, in microseconds since boot.
     asked: u64,
+    /// The inode has left memory.
+    evicted: bool,
 }
 
 impl Watched {
@@ -82,6 +84,8 @@ pub(crate) enum Chore {
     Tell(Notice),
     /// Acknowledge events up to this number.
     Acknowledge(u32),
+    /// HOST need not watch by this number any more.
+    Forget(u64),
     /// The server has lost the session: watch everything anew, and say that something may be
     /// missing.
     Renew,
@@ -99,6 +103,8 @@ struct Inner {
     acknowledged: u32,
     /// The server has lost the session.
     lost: bool,
+    /// How many have left memory that HOST still watches.
+    evicted: usize,
     /// An inode by which others of the mount are found.
     any: Option<InodeRef<Qtfs>>,
     /// The mount goes away.
@@ -116,6 +122,7 @@ impl Notices {
                 last: 0,
                 acknowledged: 0,
                 lost: false,
+                evicted: 0,
                 any: None,
                 closed: false,
             }),
@@ -137,6 +144,8 @@ impl Notices {
         let any = own::stranger(inode)?;
         let mut thread = self.thread.lock();
         let (number, mask) = {
+            // Inodes that leave memory come through this lock.
+            let _nofs = NoFs::enter();
             let mut inner = self.inner.lock();
             if inner.closed {
                 return Err(EIO);
@@ -153,6 +162,7 @@ impl Notices {
                 key: inode.node().identity(),
                 mask: mask.with(before.unwrap_or(NotifyMask::NONE)),
                 asked: now_us(),
+                evicted: false,
             };
             inner
                 .by_number
@@ -174,6 +184,21 @@ impl Notices {
         let _ = self.inner.lock().by_number.remove(&number);
     }
 
+    /// The inode of a number leaves memory. Waits for nothing, and needs no memory.
+    pub(crate) fn evicted(&self, number: u64) {
+        let _nofs = NoFs::enter();
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        if let Some(watched) = inner.by_number.get_mut(&number) {
+            watched.evicted = true;
+            inner.evicted += 1;
+        }
+        drop(inner);
+        self.changed.notify_all();
+    }
+
     /// HOST tells less by this number from now on.
     pub(crate) fn narrow(&self, number: u64, mask: NotifyMask) {
         if let Some(watched) = self.inner.lock().by_number.get_mut(&number) {
@@ -188,6 +213,7 @@ impl Notices {
 
     /// All numbers.
     pub(crate) fn numbers(&self) -> Result<KVVec<u64>> {
+        let _nofs = NoFs::enter();
         let inner = self.inner.lock();
         let mut numbers = KVVec::new();
         for (number, _) in inner.by_number.iter() {
@@ -250,6 +276,15 @@ impl Notices {
             }
             if let Ok(notice) = inner.waiting.remove(0) {
                 return Some(Chore::Tell(notice));
+            }
+            if inner.evicted > 0 {
+                inner.evicted -= 1;
+                let gone = inner.by_number.iter().find(|(_, watched)| watched.evicted);
+                if let Some(number) = gone.map(|(number, _)| *number) {
+                    let _ = inner.by_number.remove(&number);
+                    return Some(Chore::Forget(number));
+                }
+                continue;
             }
             if inner.acknowledged != inner.last {
                 inner.acknowledged = inner.last;
