@@ -43,6 +43,7 @@ use crate::{
     data,
     fs::Qtfs,
     node,
+    notify,
     own,
     place::Place,
     sockets, //
@@ -182,6 +183,10 @@ pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
     let kind = inode.kind();
     if inode.node().is_own() {
         return own::permission(inode, mask);
+    }
+    // Nothing but inotify, fanotify and a few that need no answer asks just this.
+    if mask == may::READ {
+        notify::permission(inode)?;
     }
     let plain = [kind::DIRECTORY, kind::REGULAR, kind::SYMLINK, kind::FIFO].contains(&kind);
     // Whatever follows is a request which the server checks; so only questions that nothing

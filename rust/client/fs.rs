@@ -74,6 +74,7 @@ use crate::{
         self,
         Node, //
     },
+    notify,
     options::Options,
     own,
     poll,
@@ -121,6 +122,10 @@ impl FileSystem for Qtfs {
 
     fn abort(mount: &Mount) {
         mount.session.abort();
+    }
+
+    fn unmounting(mount: &Mount) {
+        mount.session.notices.close();
     }
 
     fn unmounted(mount: &Mount) {
@@ -171,6 +176,7 @@ impl FileSystem for Qtfs {
     }
 
     fn evict(inode: &Inode<Self>) {
+        notify::evict(inode);
         let session = &inode.mount().session;
         inode.node().unbind();
         for open in inode.node().take_lingering() {

@@ -141,6 +141,8 @@ pub(crate) struct Node {
     fresh: AtomicUsize,
     /// Task whose `rename(2)` has just taken the name of this inode on trust.
     renamed: AtomicUsize,
+    /// What HOST tells of it by, when it is watched; else 0.
+    watch: AtomicU64,
     /// Task whose `open(2)` by name just failed with ESTALE: its next one is by identity.
     second_try: AtomicUsize,
     /// See [`Node::socket_key`].
@@ -190,6 +192,7 @@ impl Node {
             unsynced: AtomicU64::new(0),
             fresh: AtomicUsize::new(0),
             renamed: AtomicUsize::new(0),
+            watch: AtomicU64::new(0),
             second_try: AtomicUsize::new(0),
             socket_key: AtomicU64::new(0),
             inner <- new_mutex!(Inner {
@@ -284,6 +287,16 @@ impl Node {
         let task = task::current_id();
         let (ok, fail) = (Ordering::Relaxed, Ordering::Relaxed);
         self.second_try.compare_exchange(task, 0, ok, fail).is_ok()
+    }
+
+    /// What HOST tells of it by, or 0.
+    pub(crate) fn watch(&self) -> u64 {
+        self.watch.load(Ordering::Acquire)
+    }
+
+    /// Sets [`Node::watch`].
+    pub(crate) fn set_watch(&self, watch: u64) {
+        self.watch.store(watch, Ordering::Release);
     }
 
     /// Attributes that the kernel's inode has no place for.

@@ -44,6 +44,8 @@ use crate::{
 const LINKS: u64 = u64::MAX;
 /// In place of HOST's file system of namespaces, for what stands for them.
 const NAMESPACES: u64 = u64::MAX - 1;
+/// In place of HOST's file system, for [`stranger`].
+const STRANGERS: u64 = u64::MAX - 2;
 /// HOST's inode number of the root of each procfs, `PROCFS_ROOT_INO`.
 const PROC_ROOT: u64 = 1;
 
@@ -100,7 +102,7 @@ fn namespace(text: &[u8]) -> Option<u64> {
 
 /// Whether the client makes what is on this file system.
 pub(crate) fn is_own(dev: u64) -> bool {
-    dev == LINKS || dev == NAMESPACES
+    [LINKS, NAMESPACES, STRANGERS].contains(&dev)
 }
 
 /// Whether it is the root of a procfs of HOST.
@@ -177,6 +179,17 @@ fn namespace_inode(dir: &Inode<Qtfs>, number: u64) -> Result<InodeRef<Qtfs>> {
         generation: 0,
     };
     inode(dir, key, kind::REGULAR | 0o444)
+}
+
+/// An inode that no name leads to: it stands for objects that this machine does not know.
+pub(crate) fn stranger(any: &Inode<Qtfs>) -> Result<InodeRef<Qtfs>> {
+    let key = Key {
+        dev: STRANGERS,
+        mount: STRANGERS,
+        ino: 1,
+        generation: 0,
+    };
+    inode(any, key, kind::REGULAR | 0o444)
 }
 
 fn inode(dir: &Inode<Qtfs>, key: Key, mode: u32) -> Result<InodeRef<Qtfs>> {

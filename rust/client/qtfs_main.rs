@@ -37,6 +37,7 @@ mod lock;
 mod mount;
 mod names;
 mod node;
+mod notify;
 mod options;
 mod own;
 mod place;

@@ -65,6 +65,7 @@ use crate::{
 mod credentials;
 mod keeper;
 mod lane;
+pub(crate) mod notices;
 mod releases;
 pub(crate) mod request;
 mod slots;
@@ -73,6 +74,7 @@ mod watches;
 
 pub(crate) use credentials::Acting;
 use credentials::Credentials;
+use notices::Notices;
 use releases::Releases;
 use request::{
     Asked,
@@ -162,6 +164,7 @@ pub(crate) struct Session {
     pub(crate) releases: Pin<KBox<Releases>>,
     pub(crate) credentials: Pin<KBox<Credentials>>,
     pub(crate) watches: Pin<KBox<Watches>>,
+    pub(crate) notices: Pin<KBox<Notices>>,
     /// Counts the sessions that the server made for this mount; ids belong to one of them.
     incarnation: AtomicU32,
     /// Which boot of HOST the session is with.
@@ -200,6 +203,7 @@ impl Session {
                 releases: KBox::pin_init(Releases::new(), GFP_KERNEL)?,
                 credentials: KBox::pin_init(Credentials::new(), GFP_KERNEL)?,
                 watches: KBox::pin_init(Watches::new(), GFP_KERNEL)?,
+                notices: KBox::pin_init(Notices::new(), GFP_KERNEL)?,
                 incarnation: AtomicU32::new(0),
                 boot: AtomicU64::new(0),
                 unsynced: AtomicUsize::new(0),
@@ -491,6 +495,12 @@ impl Session {
                 return Err(e);
             }
         }
+    }
+
+    /// Sends what belongs to no request, by the first lane that is connected.
+    pub(crate) fn send_first(&self, frame: Arc<Frame>) -> Result {
+        let outbox = self.inner.lock().lanes.iter().flatten().next().cloned();
+        outbox.ok_or(ENOTCONN)?.send(frame)
     }
 
     /// Tells the server that nobody waits for the request any more.

@@ -78,7 +78,8 @@ impl Stats {
     /// All 0.
     pub(crate) fn new() -> Result<Self> {
         // Too large for the stack.
-        let count = Op::ALL.len() + 1;
+        let last = Op::ALL.last().map_or(0, |op| *op as u8);
+        let count = usize::from(last) + 1;
         let mut operations = KVVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count {
             operations.push(Counters::default(), GFP_KERNEL)?;

@@ -786,6 +786,19 @@ messages! {
         file: FileId,
     }
     {}
+
+    /// Tells of what happens to an object from now on, with events of the kind NOTIFIED. Replaces
+    /// what was asked for by the same number.
+    40 NOTIFY Notify => NotifyReply, again
+    {
+        /// The object; anything when nothing is to be told any more.
+        node: NodeId,
+        /// What the client calls it.
+        watch: u64,
+        /// Of what; nothing ends it.
+        mask: NotifyMask,
+    }
+    {}
 }
 
 wire_struct! {

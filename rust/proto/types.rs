@@ -290,6 +290,40 @@ flags! {
         RECLAIM = 3,
     }
 
+    /// What is told of an inode that is watched; the bits are those of `inotify(7)`.
+    NotifyMask("notify mask") {
+        /// It was read.
+        ACCESS = 0,
+        /// It was written.
+        MODIFY = 1,
+        /// Its attributes were changed.
+        ATTRIB = 2,
+        /// It was closed by who could write it.
+        CLOSE_WRITE = 3,
+        /// It was closed by who could only read it.
+        CLOSE_NOWRITE = 4,
+        /// It was opened.
+        OPEN = 5,
+        /// An entry was moved away.
+        MOVED_FROM = 6,
+        /// An entry was moved here.
+        MOVED_TO = 7,
+        /// An entry was made.
+        CREATE = 8,
+        /// An entry was removed.
+        DELETE = 9,
+        /// It was removed itself.
+        DELETE_SELF = 10,
+        /// It was moved itself.
+        MOVE_SELF = 11,
+        /// Its file system was unmounted.
+        UNMOUNT = 13,
+        /// More happened than can be told.
+        OVERFLOW = 14,
+        /// It happened to a directory.
+        ISDIR = 30,
+    }
+
     /// How RECEIVE takes.
     ReceiveFlags("receive flags") {
         /// Wait until there is something, or it is the end.
@@ -603,6 +637,9 @@ impl<'a> Target<'a> {
 }
 
 impl<'a> OptName<'a> {
+    /// No name.
+    pub const NONE: Self = Self(b"");
+
     /// The name, if there is one.
     pub const fn name(self) -> Option<Name<'a>> {
         if self.0.is_empty() {

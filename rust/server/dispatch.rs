@@ -122,6 +122,7 @@ pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result
         Request::Setflags(r) => op::attr::setflags(ctx, r),
         Request::Syncfs(r) => op::space::syncfs(ctx, r),
         Request::Poll(r) => op::open::poll(ctx, r),
+        Request::Notify(r) => op::notify::notify(ctx, r),
         Request::Receive(r) => return op::fifo::receive(ctx, r),
         Request::Channel(r) => op::channel::channel(ctx, r),
         Request::Send(r) => op::channel::send(ctx, r),

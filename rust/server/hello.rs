@@ -151,6 +151,9 @@ fn join(
             Err(ESTALE) => {}
             result => {
                 result?;
+                if let Some(watching) = session.watching(false)? {
+                    watching.listener().send_again();
+                }
                 log_info!(
                     "{session}: lane {} is connected from {}\n",
                     hello.lane,

@@ -16,6 +16,7 @@
 //! - Nobody waits here for a file to become ready, or for the lock of a range: a [`poller`] hangs in
 //!   the wait queues of the file and sends an event, and requests that wait are parked, see
 //!   [`parking`].
+//! - What happens to objects that a client watches is in [`notices`] until the client has it.
 //!
 //! - Connections of unix sockets are [`channels`] between the client and engine.
 //!
@@ -41,6 +42,7 @@ mod job;
 mod lane;
 mod listener;
 mod node;
+mod notices;
 mod op;
 mod owner;
 mod parking;

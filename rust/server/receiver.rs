@@ -131,6 +131,12 @@ fn request(
             cancel(session, &header);
             return Ok(());
         }
+        Kind::Ack if header.body_len == 0 && header.data_len == 0 => {
+            if let Some(watching) = session.watching(false)? {
+                watching.listener().acknowledged(header.seq);
+            }
+            return Ok(());
+        }
         Kind::Bye if header.body_len == 0 && header.data_len == 0 => {
             server.sessions.end(session);
             return Err(End::Lost(ESHUTDOWN));

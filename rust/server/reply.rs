@@ -15,7 +15,8 @@ use qtfs_proto::{
     Encode,
     Header,
     Kind,
-    Writer, //
+    Writer,
+    NAME_MAX, //
 };
 
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Longest body of an event.
-const MAX_EVENT: usize = 64;
+const MAX_EVENT: usize = 64 + NAME_MAX;
 
 /// The frame of an answer that has `body` and `data`.
 pub(crate) fn success(
@@ -47,12 +48,19 @@ pub(crate) fn failure(ticket: &Ticket, credits: u16, refusal: &Refusal) -> Resul
 
 /// The frame of an event that needs no acknowledgement.
 pub(crate) fn event(op: u8, body: &dyn Encode) -> Result<Arc<Frame>> {
+    numbered_event(op, 0, body)
+}
+
+/// The frame of an event that the client acknowledges by this number.
+pub(crate) fn numbered_event(op: u8, number: u32, body: &dyn Encode) -> Result<Arc<Frame>> {
     let mut bytes = [0; MAX_EVENT];
     let mut writer = Writer::new(&mut bytes);
     body.encode(&mut writer).map_err(|_| EMSGSIZE)?;
     let len = writer.len();
     let body = bytes.get(..len).unwrap_or_default();
-    with_header(Header::new(Kind::Event, op), body, Pages::new())
+    let mut header = Header::new(Kind::Event, op);
+    header.seq = number;
+    with_header(header, body, Pages::new())
 }
 
 fn frame(

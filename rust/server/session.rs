@@ -27,6 +27,10 @@ use crate::{
     lane::Lane,
     log::now_ms,
     node::Nodes,
+    notices::{
+        Notices,
+        Watching, //
+    },
     owner::Owners,
     queue::{
         ParkKey,
@@ -72,6 +76,9 @@ pub(crate) struct Session {
     /// Owners of locks.
     #[pin]
     pub(crate) owners: Owners,
+    /// What it watches, once it does.
+    #[pin]
+    watching: Mutex<Option<Watching>>,
 }
 
 /// The connections of a session.
@@ -116,6 +123,7 @@ impl Session {
                 nodes <- Nodes::new(),
                 files <- Files::new(),
                 owners <- Owners::new(),
+                watching <- new_mutex!(None),
             }),
             GFP_KERNEL,
         )
@@ -289,6 +297,25 @@ impl Session {
         self.send(frame, lane.as_ref());
     }
 
+    /// What the client watches; listens from now on if it is `made`.
+    pub(crate) fn watching(self: &Arc<Self>, make: bool) -> Result<Option<Watching>> {
+        let mut watching = self.watching.lock();
+        if watching.is_none() && make {
+            if self.is_ended() {
+                return Err(ESTALE);
+            }
+            *watching = Some(Notices::listen(self)?);
+        }
+        Ok(watching.clone())
+    }
+
+    /// Has events sent that wait.
+    pub(crate) fn pump_notices(&self) {
+        if let Some(watching) = &*self.watching.lock() {
+            watching.pump();
+        }
+    }
+
     /// Closes all connections; the client comes back.
     pub(crate) fn close_lanes(&self) {
         for lane in self.lanes.lock().list.iter() {
@@ -315,6 +342,8 @@ impl Session {
             self.slots.lock().finish(&job.ticket, None);
         }
         self.slots.lock().cancel_all();
+        let watching = self.watching.lock().take();
+        drop(watching);
         self.files.close();
         self.nodes.close();
         self.callers.close();

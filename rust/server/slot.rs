@@ -185,6 +185,13 @@ impl Slots {
         slot.lane.take()
     }
 
+    /// Whether the current thread executes a request of the session.
+    pub(crate) fn is_executing(&self) -> bool {
+        let is_current =
+            |slot: &Slot| matches!(&slot.state, State::Running(_, thread) if thread.is_current());
+        self.0.iter().any(is_current)
+    }
+
     /// Cancels a request.
     pub(crate) fn cancel(&mut self, slot: u16, seq: u32) -> Cancelled {
         let Some(slot) = self.get(slot) else {

@@ -395,6 +395,7 @@ void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send)
 #include "local.c"
 #include "lock.c"
 #include "mount.c"
+#include "notify.c"
 #include "submount.c"
 #include "sysfs.c"
 #include "unix.c"

@@ -134,6 +134,7 @@ void qtfs_trace_reconnect(const char *mount, size_t mount_len, unsigned int lane
 #include "local.h"
 #include "lock.h"
 #include "mount.h"
+#include "notify.h"
 #include "submount.h"
 #include "sysfs.h"
 #include "unix.h"

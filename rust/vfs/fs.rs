@@ -113,6 +113,8 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     fn remount(mount: &Self::Mount, options: &mut Self::Options, log: &Log) -> Result;
     /// `umount -f`: whoever waits must not wait any longer.
     fn abort(mount: &Self::Mount);
+    /// The super block is about to go away: no inode of it may be held any more when this returns.
+    fn unmounting(mount: &Self::Mount);
     /// The super block goes away; no operation runs or comes any more.
     fn unmounted(mount: &Self::Mount);
     /// Shows the options as `/proc/mounts` has them, each with a comma in front.

@@ -369,6 +369,23 @@ impl<F: FileSystem> Inode<F> {
         unsafe { Self::get_in((*self.as_raw()).i_sb, new) }
     }
 
+    /// Finds an inode of the same super block that is in memory: one of those that are where `key`
+    /// would be, whatever its mount. `is_it` is called with spinlocks held.
+    pub fn find(&self, key: &Key, mut is_it: impl Fn(&Self) -> bool) -> Option<InodeRef<F>> {
+        // SAFETY: The super block of a live inode is alive; the function takes the closure, which
+        // lives during the call.
+        let inode = unsafe {
+            bindings::ilookup5(
+                (*self.as_raw()).i_sb,
+                hash(key),
+                Some(ask(&is_it)),
+                (&raw mut is_it).cast(),
+            )
+        };
+        // The reference is ours.
+        Some(InodeRef(NonNull::new(inode)?.cast()))
+    }
+
     /// # Safety
     ///
     /// `sb` is a live super block of `F`.
@@ -376,13 +393,12 @@ impl<F: FileSystem> Inode<F> {
         sb: *mut bindings::super_block,
         mut new: NewInode<F>,
     ) -> Result<InodeRef<F>> {
-        let hash = (new.key.ino ^ new.key.dev.rotate_left(32)) as c_ulong;
         loop {
             // SAFETY: `test` and `set` take a `NewInode`, which lives during the call.
             let inode = NonNull::new(unsafe {
                 bindings::iget5_locked(
                     sb,
-                    hash as u64,
+                    hash(&new.key),
                     Some(test::<F>),
                     Some(set::<F>),
                     (&raw mut new).cast(),
@@ -449,6 +465,28 @@ impl<F: FileSystem> Inode<F> {
             }
         }
     }
+}
+
+/// The function that gives [`ilookup5`](bindings::ilookup5) the answers of a closure of this type.
+fn ask<F: FileSystem, T: Fn(&Inode<F>) -> bool>(
+    _: &T,
+) -> unsafe extern "C" fn(*mut bindings::inode, *mut c_void) -> c_int {
+    /// # Safety
+    ///
+    /// Called with an inode of `F` and a `T`.
+    unsafe extern "C" fn ask<F: FileSystem, T: Fn(&Inode<F>) -> bool>(
+        inode: *mut bindings::inode,
+        data: *mut c_void,
+    ) -> c_int {
+        // SAFETY: By this function's requirements.
+        unsafe { (*data.cast::<T>())(Inode::<F>::from_raw(inode)).into() }
+    }
+    ask::<F, T>
+}
+
+/// Where the kernel looks for an inode.
+fn hash(key: &Key) -> u64 {
+    key.ino ^ key.dev.rotate_left(32)
 }
 
 /// # Safety

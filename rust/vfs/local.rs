@@ -11,7 +11,7 @@
 //! - [`identity`]: what stays the same of an object while its name changes.
 //! - [`stat`]: attributes; [`magic`]: numbers of file systems.
 //! - [`file`]: open files and their data; [`window`]: files that know user memory only;
-//!   [`watch`]: waiting until they are ready; [`fifo`]: opening without waiting.
+//!   [`watch`]: waiting until they are ready; [`notify`]: being told of what happens to them; [`fifo`]: opening without waiting.
 //! - [`dir`]: listing directories.
 //! - [`make`], [`remove`], [`rename`]: changing directories.
 //! - [`change`]: changing attributes; [`xattr`], [`acl`]: extended ones; [`flags`]: inode flags.
@@ -33,6 +33,7 @@ pub mod lock;
 pub mod lock_wait;
 pub mod magic;
 pub mod make;
+pub mod notify;
 pub mod path;
 pub mod remove;
 pub mod rename;

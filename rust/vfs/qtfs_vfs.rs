@@ -38,6 +38,7 @@ pub mod inode;
 pub mod io;
 pub mod local;
 pub mod lock;
+pub mod notify;
 pub mod param;
 pub mod poll;
 pub mod sb;

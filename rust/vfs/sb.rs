@@ -159,6 +159,7 @@ pub(crate) unsafe extern "C" fn kill_sb<F: FileSystem>(sb: *mut bindings::super_
         // The next mount may get the device number, and with it the name of the directory.
         let sysfs = (*info).sysfs.take();
         drop(sysfs);
+        F::unmounting(&(*info).mount);
         bindings::kill_anon_super(sb);
         let info = KBox::from_raw(info);
         F::unmounted(&info.mount);

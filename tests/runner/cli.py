@@ -127,7 +127,7 @@ def main(arguments):
             print(file.relative_to(machines.TOP))
         return 0
     # So that the lab goes down and the sums are printed however the run ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.chdir(machines.TOP)
     report = Report()
     deadline = time.monotonic() + options.limit

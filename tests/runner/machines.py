@@ -58,10 +58,12 @@ class Lab:
         timer = threading.Timer(IMAGE_PATIENCE, process.kill)
         timer.start()
         said = []
-        for line in process.stdout:
-            said.append(line.rstrip())
-            note(said[-1])
-        timer.cancel()
+        try:
+            for line in process.stdout:
+                said.append(line.rstrip())
+                note(said[-1])
+        finally:
+            timer.cancel()
         if process.wait():
             raise LabError("scripts/lab up: exit {}: {}".format(process.returncode, "\n".join(said[-20:])))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""poll, select and epoll on files of the host's /proc and /sys: what the host says, and wake-ups from there."""
+"""poll, select, epoll and inotify on files of the host's /proc and /sys: what the host says, and wake-ups from there."""
 
 import os
 import select
@@ -7,6 +7,7 @@ import signal
 from errno import EBUSY, EINVAL, ENODEV, EPERM
 
 from qtest import ROOT, case, counters, eq, eventually, fails, files, host, lab, on_host, run, server, spawn, true
+from qtest.inotify import BITS, Told
 from qtest.kernelfs import EXPORTS, PROC, SYS, mount_both, set_up, tear_down  # pylint: disable=unused-import
 
 # The cases mount what they need.
@@ -199,6 +200,30 @@ def work():
     """Keeps a processor busy."""
     while True:
         pass
+
+
+@case("cgroup.events tells by inotify too", who=[ROOT], needs="qtfs")
+def cgroup_inotify(t):
+    mount_both()
+    host.os.mkdir(GROUP)
+    top = f"{SYS}/fs/cgroup/qtfs-poll"
+    told = Told(f"{top}/cgroup.events", mask=BITS["MODIFY"])
+    try:
+        job = host.background.start(__file__, "lives_on")
+        for value, change in ((b"populated 1", lambda: host.files.write(f"{GROUP}/cgroup.procs", str(job).encode())),
+                              (b"populated 0", lambda: host.background.stop(job))):
+            change()
+            told.until("cgroup.events", "MODIFY", "")
+            eventually(lambda: value in files.read(f"{top}/cgroup.events"), 20, value)  # pylint: disable=cell-var-from-loop
+    finally:
+        told.close()
+        eventually(lambda: b"populated 0" in host.files.read(f"{GROUP}/cgroup.events"), 20, "it is empty")
+        host.os.rmdir(GROUP)
+
+
+def lives_on():
+    """A process of the host."""
+    signal.pause()
 
 
 @case("a pressure file is polled for its trigger", who=[ROOT], needs="qtfs")

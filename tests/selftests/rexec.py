@@ -223,6 +223,49 @@ def short_cut(t):
     eq(running.wait(30), 5)
 
 
+STATUS = "/run/rexec-status"
+# In a session of its own, without the streams of who starts it.
+CALL = f'exec </dev/null >{STATUS}.out 2>{STATUS}.err; rm -f {STATUS}; "$@"; echo $? >{STATUS}.new; mv {STATUS}.new {STATUS}'
+
+
+def family_here(mark):
+    """A session that the host begins, with its descendants on this machine."""
+    host.run(["setsid", "-f", "sh", "-c", CALL, "-", program("rexec"), "sh", "-c", FAMILY], cwd="/", env={"MARK": mark})
+    eventually(lambda: alive(mark) == 5, 20, "all of the family is here")
+
+
+def ends_here(mark, status):
+    """rexec on the host has ended like this, and nothing is left on this machine."""
+    eventually(lambda: host.files.exists(STATUS), 60, "rexec on the host has ended")
+    eq(int(host.files.read(STATUS)), status, mark)
+    eventually(lambda: alive(mark) == 0, 30, "the family has ended")
+    eventually(lambda: groups() == [] and named("rexec-keeper") == [], 10, "group and keeper are gone")
+
+
+@case("the other way round too: whoever of rexec, keeper and server is killed, or the link is cut, both sides end", who=[ROOT],
+      needs={"qtfs", "two", "lab"}, limit=180)
+def from_host(t):
+    family_here("rexec")
+    for pid in named_there("rexec"):
+        host.os.kill(pid, signal.SIGKILL)
+    ends_here("rexec", 128 + signal.SIGKILL)
+    family_here("keeper")
+    for pid in named("rexec-keeper"):
+        os.kill(pid, signal.SIGKILL)
+    ends_here("keeper", 128 + signal.SIGKILL)
+    family_here("server")
+    stop(signal.SIGKILL)
+    ends_here("server", 255)
+    serve("10.0.0.2", "10.0.0.1", files.read("/etc/qtfs/rexec.key"))
+    family_here("link")
+    lab.link("down")
+    try:
+        ends_here("link", 255)
+    finally:
+        lab.link("up")
+    eventually(lambda: rexec("true", check=False).status == 0, 60, "the link works again")
+
+
 # --- What containerd does. ---
 
 OPTIONS = b"\x0a\x1acontainerd.runc.v1.Options\x12\x00"

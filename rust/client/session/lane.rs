@@ -39,6 +39,7 @@ use qtfs_vfs::param::{
 };
 
 use super::{
+    notices::Notice,
     request::{
         Reply,
         Request,
@@ -262,6 +263,7 @@ fn begin(session: &Arc<Session>, agreed: Agreed) -> Result {
     for request in old {
         session.finish(&request, Err(request.lost()));
     }
+    session.notices.lost();
     Ok(())
 }
 
@@ -409,6 +411,18 @@ fn event(session: &Session, header: &Header, body: &[u8]) -> Result {
     }
     match Event::decode(header.op, body) {
         Ok(Event::Wake(wake)) => session.watches.wake(wake.watch, wake.events),
+        Ok(Event::Notified(notified)) => {
+            let mut name = KVec::new();
+            name.extend_from_slice(notified.name.bytes(), GFP_KERNEL)?;
+            let notice = Notice {
+                watch: notified.watch,
+                parent: notified.parent,
+                mask: notified.mask,
+                cookie: notified.cookie,
+                name,
+            };
+            session.notices.came(header.seq, notice)?;
+        }
         Err(_) => return Err(bad(session, "an event cannot be read")),
     }
     Ok(())

@@ -11,7 +11,7 @@ use common::Field;
 use common::Value;
 use proptest::prelude::*;
 use qtfs_proto::event::Event;
-use qtfs_proto::event::Wake;
+use qtfs_proto::event::{Notified, Wake};
 use qtfs_proto::for_each_message;
 use qtfs_proto::message::*;
 use qtfs_proto::*;
@@ -174,9 +174,19 @@ proptest! {
         assert_eq!(Event::decode(Event::WAKE, &bytes), Ok(Event::Wake(Wake::view(&value))));
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(Event::decode(Event::WAKE, &longer), Err(Error::Trailing));
-        if op != Event::WAKE {
+        if ![Event::WAKE, Event::NOTIFIED].contains(&op) {
             assert_eq!(Event::decode(op, &bytes), Err(Error::Invalid("event")));
         }
+    }
+
+    #[test]
+    fn notified(value in Notified::strategy()) {
+        let bytes = wire::<Notified<'_>>(&value);
+        check::<Notified<'_>>(&value, &bytes);
+        let view = Notified::view(&value);
+        assert_eq!(Event::decode(Event::NOTIFIED, &bytes), Ok(Event::Notified(view)));
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(Event::decode(Event::NOTIFIED, &longer), Err(Error::Trailing));
     }
 }
 

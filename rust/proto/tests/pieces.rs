@@ -336,7 +336,7 @@ fn unknown_flag_bits_are_refused() {
     }
     check! {
         OpenFlags Opened PollEvents LookupFlags SetattrValid AccessMask WriteFlags ReaddirFlags UnlinkFlags
-        RenameFlags XattrFlags LockFlags ReceiveFlags CopyFlags ReadFlags AttrFlags
+        RenameFlags XattrFlags LockFlags NotifyMask ReceiveFlags CopyFlags ReadFlags AttrFlags
     }
 }
 

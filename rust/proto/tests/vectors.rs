@@ -20,7 +20,7 @@ use common::Field;
 use common::Value;
 use qtfs_proto::dirent::Entry;
 use qtfs_proto::event::Event;
-use qtfs_proto::event::Wake;
+use qtfs_proto::event::{Notified, Wake};
 use qtfs_proto::for_each_message;
 use qtfs_proto::frame::flag;
 use qtfs_proto::frame::HEADER_LEN;
@@ -113,6 +113,9 @@ fn events(lines: &mut Vec<String>) {
     let wake = Wake::sample(&mut 0);
     let wake = hex(&encode(&Wake::view(&wake)));
     lines.push(format!("EVENT {} WAKE {wake}", Event::WAKE));
+    let notified = Notified::sample(&mut 0);
+    let notified = hex(&encode(&Notified::view(&notified)));
+    lines.push(format!("EVENT {} NOTIFIED {notified}", Event::NOTIFIED));
 }
 
 fn dirents(lines: &mut Vec<String>) {
@@ -159,6 +162,10 @@ fn flags(lines: &mut Vec<String>) {
         RenameFlags { NOREPLACE EXCHANGE WHITEOUT }
         XattrFlags { CREATE REPLACE }
         LockFlags { WAIT FLOCK OFD RECLAIM }
+        NotifyMask {
+            ACCESS MODIFY ATTRIB CLOSE_WRITE CLOSE_NOWRITE OPEN MOVED_FROM MOVED_TO CREATE DELETE DELETE_SELF MOVE_SELF
+            UNMOUNT OVERFLOW ISDIR
+        }
         ReceiveFlags { WAIT }
         CopyFlags { CLONE DEDUPE CAN_SHORTEN }
         ReadFlags { NONBLOCK DIRECT }

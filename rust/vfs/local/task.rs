@@ -30,6 +30,12 @@ impl Thread {
         Ok(Self(NonNull::new(task).ok_or(EINVAL)?))
     }
 
+    /// Whether it is the current one.
+    pub fn is_current(&self) -> bool {
+        // SAFETY: Only the address is looked at.
+        core::ptr::eq(self.0.as_ptr(), unsafe { bindings::qtfs_current() })
+    }
+
     /// Ends the thread's interruptible waits as a signal would, until it calls [`uncancel`].
     pub fn cancel(&self) {
         // SAFETY: The task is held.

@@ -81,6 +81,10 @@ flags! {
     RenameFlags { NOREPLACE EXCHANGE WHITEOUT }
     XattrFlags { CREATE REPLACE }
     LockFlags { WAIT FLOCK OFD RECLAIM }
+    NotifyMask {
+        ACCESS MODIFY ATTRIB CLOSE_WRITE CLOSE_NOWRITE OPEN MOVED_FROM MOVED_TO CREATE DELETE DELETE_SELF MOVE_SELF
+        UNMOUNT OVERFLOW ISDIR
+    }
     ReceiveFlags { WAIT }
     CopyFlags { CLONE DEDUPE CAN_SHORTEN }
     ReadFlags { NONBLOCK DIRECT }
@@ -226,6 +230,7 @@ messages! {
     Receive { file len flags } ReceiveReply { }
     Channel { target purpose kind token file } ChannelReply { file }
     Send { file } SendReply { }
+    Notify { node watch mask } NotifyReply { }
 }
 
 /// The opcode of a name in any case.

@@ -100,6 +100,7 @@ fn event(bytes: &[u8]) {
     };
     match Event::decode(op, bytes) {
         Ok(Event::Wake(wake)) => same(&wake, bytes),
+        Ok(Event::Notified(notified)) => same(&notified, bytes),
         Err(_) => {}
     }
 }

@@ -192,7 +192,7 @@ macro_rules! flags {
 flags! {
     OpenFlags Opened PollEvents LookupFlags SetattrValid AccessMask WriteFlags ReaddirFlags
     UnlinkFlags
-    RenameFlags XattrFlags LockFlags ReceiveFlags CopyFlags ReadFlags AttrFlags
+    RenameFlags XattrFlags LockFlags NotifyMask ReceiveFlags CopyFlags ReadFlags AttrFlags
 }
 
 impl Field<'_> for Time {

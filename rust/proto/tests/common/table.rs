@@ -5,7 +5,7 @@
 use super::Field;
 use super::Value;
 use proptest::prelude::*;
-use qtfs_proto::event::Wake;
+use qtfs_proto::event::{Notified, Wake};
 use qtfs_proto::message::*;
 use qtfs_proto::relay::{Purpose, SocketType};
 use qtfs_proto::Attr;
@@ -152,6 +152,9 @@ table! {
     ChannelReply { file: FileId }
     Send { file: FileId }
     SendReply {}
+    Notify { node: NodeId, watch: u64, mask: NotifyMask }
+    NotifyReply {}
 
+    Notified<'a> { watch: u64, parent: u64, mask: NotifyMask, cookie: u32, name: OptName<'a> }
     Wake { watch: u64, events: PollEvents }
 }

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is watched on HOST for programs of this machine, and what HOST tells of it.
+//!
+//! Who receives events must not wait, and what they set off may: a thread of its own acts on them,
+//! in their order, and acknowledges them. It begins with the first watch.
+
+use core::mem;
+use kernel::{
+    new_condvar, new_mutex,
+    prelude::*,
+    rbtree::RBTree,
+    sync::{
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+};
+use qtfs_net::{
+    time::now_us,
+    NoFs,
+    Thread, //
+};
+use qtfs_proto::NotifyMask;
+use qtfs_vfs::inode::{
+    Inode,
+    InodeRef,
+    Key, //
+};
+
+use super::Session;
+use crate::{
+    fs::Qtfs,
+    own, //
+};
+
+/// How long after somebody asked for a watch it is kept though nobody seems to watch: the kernel adds
+/// the watch after it has asked the file system for permission.
+const FRESH_US: u64 = 10_000_000;
+
+/// See the module.
+#[pin_data]
+pub(crate) struct Notices {
+    #[pin]
+    inner: Mutex<Inner>,
+    /// There is something to do for the thread.
+    #[pin]
+    changed: CondVar,
+    #[pin]
+    thread: Mutex<Option<Thread>>,
+}
+
+/// An inode that HOST watches for us.
+#[derive(Clone, Copy)]
+pub(crate) struct Watched {
+    pub(crate) key: Key,
+    /// What HOST was asked to tell.
+    pub(crate) mask: NotifyMask,
+    /// When that was, in microseconds since boot.
+    asked: u64,
+    /// The inode has left memory.
+    evicted: bool,
+}
+
+impl Watched {
+    /// Whether somebody may be about to watch.
+    pub(crate) fn is_fresh(&self) -> bool {
+        now_us().saturating_sub(self.asked) < FRESH_US
+    }
+}
+
+/// Something that HOST told.
+pub(crate) struct Notice {
+    pub(crate) watch: u64,
+    pub(crate) parent: u64,
+    pub(crate) mask: NotifyMask,
+    pub(crate) cookie: u32,
+    pub(crate) name: KVec<u8>,
+}
+
+/// What the thread does next.
+pub(crate) enum Chore {
+    /// Tell programs of this.
+    Tell(Notice),
+    /// Acknowledge events up to this number.
+    Acknowledge(u32),
+    /// HOST need not watch by this number any more.
+    Forget(u64),
+    /// The server has lost the session: watch everything anew, and say that something may be
+    /// missing.
+    Renew,
+}
+
+/// The fields of [`Notices`] protected by the lock.
+struct Inner {
+    by_number: RBTree<u64, Watched>,
+    /// Numbers are never used again; 0 is none.
+    next: u64,
+    /// What HOST told and programs were not told of yet.
+    waiting: KVVec<Notice>,
+    /// Number of the last event of this incarnation of the session, and what was acknowledged.
+    last: u32,
+    acknowledged: u32,
+    /// The server has lost the session.
+    lost: bool,
+    /// How many have left memory that HOST still watches.
+    evicted: usize,
+    /// An inode by which others of the mount are found.
+    any: Option<InodeRef<Qtfs>>,
+    /// The mount goes away.
+    closed: bool,
+}
+
+impl Notices {
+    /// Nothing is watched.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- new_mutex!(Inner {
+                by_number: RBTree::new(),
+                next: 1,
+                waiting: KVVec::new(),
+                last: 0,
+                acknowledged: 0,
+                lost: false,
+                evicted: 0,
+                any: None,
+                closed: false,
+            }),
+            changed <- new_condvar!(),
+            thread <- new_mutex!(None),
+        })
+    }
+
+    /// Notes that HOST is going to be asked to watch an inode by the number `known`, or a new one if
+    /// that is 0. Returns number and mask.
+    pub(crate) fn begin(
+        &self,
+        session: &Arc<Session>,
+        inode: &Inode<Qtfs>,
+        known: u64,
+        mask: NotifyMask,
+    ) -> Result<(u64, NotifyMask)> {
+        // One that nobody can see keeps no other in memory.
+        let any = own::stranger(inode)?;
+        let mut thread = self.thread.lock();
+        let (number, mask) = {
+            // Inodes that leave memory come through this lock.
+            let _nofs = NoFs::enter();
+            let mut inner = self.inner.lock();
+            if inner.closed {
+                return Err(EIO);
+            }
+            if inner.any.is_none() {
+                inner.any = Some(any);
+            }
+            let before = inner.by_number.get(&known).map(|watched| watched.mask);
+            let number = match before {
+                Some(_) => known,
+                None => inner.next,
+            };
+            let watched = Watched {
+                key: inode.node().identity(),
+                mask: mask.with(before.unwrap_or(NotifyMask::NONE)),
+                asked: now_us(),
+                evicted: false,
+            };
+            inner
+                .by_number
+                .try_create_and_insert(number, watched, GFP_KERNEL)?;
+            inner.next = inner.next.max(number + 1);
+            (number, watched.mask)
+        };
+        if thread.is_none() {
+            let session = session.clone();
+            *thread = Some(Thread::spawn(fmt!("qtfs-notify"), move || {
+                crate::notify::run(&session)
+            })?);
+        }
+        Ok((number, mask))
+    }
+
+    /// Nothing is watched by this number any more.
+    pub(crate) fn end(&self, number: u64) {
+        let _ = self.inner.lock().by_number.remove(&number);
+    }
+
+    /// The inode of a number leaves memory. Waits for nothing, and needs no memory.
+    pub(crate) fn evicted(&self, number: u64) {
+        let _nofs = NoFs::enter();
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        if let Some(watched) = inner.by_number.get_mut(&number) {
+            watched.evicted = true;
+            inner.evicted += 1;
+        }
+        drop(inner);
+        self.changed.notify_all();
+    }
+
+    /// HOST tells less by this number from now on.
+    pub(crate) fn narrow(&self, number: u64, mask: NotifyMask) {
+        if let Some(watched) = self.inner.lock().by_number.get_mut(&number) {
+            watched.mask = mask;
+        }
+    }
+
+    /// What is watched by a number.
+    pub(crate) fn watched(&self, number: u64) -> Option<Watched> {
+        self.inner.lock().by_number.get(&number).copied()
+    }
+
+    /// All numbers.
+    pub(crate) fn numbers(&self) -> Result<KVVec<u64>> {
+        let _nofs = NoFs::enter();
+        let inner = self.inner.lock();
+        let mut numbers = KVVec::new();
+        for (number, _) in inner.by_number.iter() {
+            numbers.push(*number, GFP_KERNEL)?;
+        }
+        Ok(numbers)
+    }
+
+    /// The inode of a number, if it is in memory.
+    pub(crate) fn inode(&self, number: u64) -> Option<InodeRef<Qtfs>> {
+        let (any, key) = {
+            let inner = self.inner.lock();
+            let key = inner.by_number.get(&number)?.key;
+            (inner.any.as_ref()?.grab()?, key)
+        };
+        any.find(&key, |inode| inode.node().watch() == number)
+    }
+
+    /// HOST has told something; `seq` is its number in this incarnation of the session. What is told
+    /// once more is forgotten, and what comes after something that is missing comes once more.
+    pub(crate) fn came(&self, seq: u32, notice: Notice) -> Result {
+        // Lanes come here, and must not wait for pages to be written.
+        let _nofs = NoFs::enter();
+        let mut inner = self.inner.lock();
+        if seq == inner.last.wrapping_add(1) {
+            inner.waiting.push(notice, GFP_KERNEL)?;
+            inner.last = seq;
+        } else if seq.wrapping_sub(inner.last) as i32 <= 0 {
+            // The acknowledgement was lost.
+            inner.acknowledged = inner.last.wrapping_sub(1);
+        }
+        drop(inner);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// The server has begun a new session, and tells by new numbers.
+    pub(crate) fn lost(&self) {
+        let old = {
+            let mut inner = self.inner.lock();
+            inner.last = 0;
+            inner.acknowledged = 0;
+            // The first session of a mount has lost nothing.
+            inner.lost = !inner.by_number.is_empty();
+            mem::take(&mut inner.waiting)
+        };
+        drop(old);
+        self.changed.notify_all();
+    }
+
+    /// What is to be done next; nothing when the mount goes away.
+    pub(crate) fn next(&self) -> Option<Chore> {
+        let mut inner = self.inner.lock();
+        loop {
+            if inner.closed {
+                return None;
+            }
+            if mem::take(&mut inner.lost) {
+                return Some(Chore::Renew);
+            }
+            if let Ok(notice) = inner.waiting.remove(0) {
+                return Some(Chore::Tell(notice));
+            }
+            if inner.evicted > 0 {
+                inner.evicted -= 1;
+                let gone = inner.by_number.iter().find(|(_, watched)| watched.evicted);
+                if let Some(number) = gone.map(|(number, _)| *number) {
+                    let _ = inner.by_number.remove(&number);
+                    return Some(Chore::Forget(number));
+                }
+                continue;
+            }
+            if inner.acknowledged != inner.last {
+                inner.acknowledged = inner.last;
+                return Some(Chore::Acknowledge(inner.last));
+            }
+            // No signal comes; the kernel takes this for idle, not for stuck.
+            let _ = self.changed.wait_interruptible(&mut inner);
+        }
+    }
+
+    /// The mount goes away: the thread ends, and no inode is held afterwards.
+    pub(crate) fn close(&self) {
+        let any = {
+            let mut inner = self.inner.lock();
+            inner.closed = true;
+            inner.any.take()
+        };
+        self.changed.notify_all();
+        let thread = self.thread.lock().take();
+        drop(thread);
+        drop(any);
+    }
+}

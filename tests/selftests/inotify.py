@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0
+"""inotify and fanotify here tell what processes of the host do, and once what is done here."""
+
+import os
+import signal
+from errno import EACCES
+
+from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, host, lab, on_host, process, server, skip, spawn, true
+from qtest.inotify import BITS, Fanotify, Inotify, Told
+
+NEEDS = "qtfs"
+
+
+@on_host
+def steps(top):
+    """Something of everything, in a directory of the host."""
+    files.write(f"{top}/f", b"data")
+    os.chmod(f"{top}/f", 0o600)
+    os.rename(f"{top}/f", f"{top}/g")
+    os.mkdir(f"{top}/d")
+    os.symlink("d", f"{top}/s")
+    os.link(f"{top}/g", f"{top}/h")
+    os.unlink(f"{top}/h")
+    os.rmdir(f"{top}/d")
+
+
+EXPECTED = [("top", "CREATE", "f"), ("top", "MODIFY", "f"), ("top", "CLOSE_WRITE", "f"), ("top", "ATTRIB", "f"), ("top", "MOVED_FROM", "f"), ("top", "MOVED_TO", "g"),
+            ("top", "CREATE ISDIR", "d"), ("top", "CREATE", "s"), ("top", "CREATE", "h"), ("top", "DELETE", "h"), ("top", "DELETE ISDIR", "d")]
+
+
+@case("what a process of the host does in a directory is told in its order, with names and cookies", who=[ROOT], needs=NEEDS)
+def directory(t):
+    os.mkdir("top")
+    told = Told("top")
+    steps(t.there("top"))
+    eq(told.until("top", "DELETE ISDIR", "d"), EXPECTED)
+    told.inotify.add("top")
+    host.os.rename(t.there("top/g"), t.there("top/i"))
+    eventually(lambda: len(told.more()) >= 2, 20, "both halves of the move are told")
+    cookies = {cookie for _, _, cookie, _ in told.events}
+    true(len(cookies) == 1 and cookies != {0}, told.events)
+    told.close()
+
+
+@case("what is done here is told once, whoever did it", who=[ROOT], needs=NEEDS)
+def once(t):
+    os.mkdir("top")
+    told = Told("top")
+    files.write("top/here", b"data")
+    os.rename("top/here", "top/there")
+    os.unlink("top/there")
+    host.files.write(t.there("top/end"))
+    found = told.until("top", "CLOSE_WRITE", "end")
+    eq([event for event in found if event[2] != "end"],
+       [("top", "CREATE", "here"), ("top", "MODIFY", "here"), ("top", "CLOSE_WRITE", "here"), ("top", "MOVED_FROM", "here"), ("top", "MOVED_TO", "there"),
+        ("top", "DELETE", "there")])
+    told.close()
+
+
+@case("a watched file tells of itself: written, changed, moved, removed, and then nothing more", who=[ROOT], needs=NEEDS)
+def file(t):
+    files.write("f", b"data")
+    told = Told("f")
+    host.files.write_at(t.there("f"), 0, b"new")
+    found = told.until("f", "CLOSE_WRITE", "")
+    eq(found, [("f", "MODIFY", ""), ("f", "CLOSE_WRITE", "")])
+    host.os.chmod(t.there("f"), 0o600)
+    eq(told.until("f", "ATTRIB", ""), [("f", "ATTRIB", "")])
+    host.os.rename(t.there("f"), t.there("g"))
+    eq(told.until("f", "MOVE_SELF", ""), [("f", "MOVE_SELF", "")])
+    host.os.unlink(t.there("g"))
+    found = told.until("f", "IGNORED", "")
+    eq(found[-2:], [("f", "DELETE_SELF", ""), ("f", "IGNORED", "")])
+    told.close()
+
+
+@case("directory and file may both be watched: each is told once", who=[ROOT], needs=NEEDS)
+def both(t):
+    os.mkdir("top")
+    files.write("top/f", b"data")
+    told = Told("top", "top/f")
+    host.files.write_at(t.there("top/f"), 0, b"new")
+    host.files.write(t.there("top/end"))
+    found = told.until("top", "CLOSE_WRITE", "end")
+    eq(sorted(event for event in found if event[2] != "end"),
+       [("f", "CLOSE_WRITE", ""), ("f", "MODIFY", ""), ("top", "CLOSE_WRITE", "f"), ("top", "MODIFY", "f")])
+    told.close()
+
+
+@case("a name that comes is there, and one that goes is gone, when it is told", who=[ROOT], needs=NEEDS)
+def coherent(t):
+    os.mkdir("top")
+    true(not os.path.exists("top/f"), "it is not there")
+    told = Told("top")
+    host.files.write(t.there("top/f"), b"data")
+    told.until("top", "CREATE", "f")
+    true(os.path.exists("top/f"), "it is there")
+    told.until("top", "CLOSE_WRITE", "f")
+    eq(files.read("top/f"), b"data")
+    host.os.unlink(t.there("top/f"))
+    told.until("top", "DELETE", "f")
+    true(not os.path.exists("top/f"), "it is not there")
+    told.close()
+
+
+@on_host
+def atomic_swap(top, number):
+    """As kubelet renews a volume (AtomicWriter): a new directory, and a symlink that is renamed over the old one."""
+    os.mkdir(f"{top}/..{number}")
+    files.write(f"{top}/..{number}/key", b"%d" % number)
+    os.symlink(f"..{number}", f"{top}/..data_tmp")
+    os.rename(f"{top}/..data_tmp", f"{top}/..data")
+
+
+@case("a symlink that is swapped as kubelet does is told, and leads to the new contents", who=[ROOT], needs=NEEDS)
+def swap(t):
+    os.mkdir("top")
+    atomic_swap(t.there("top"), 1)
+    os.symlink("..data/key", "top/key")
+    eq(files.read("top/key"), b"1")
+    told = Told("top")
+    for number in range(2, 5):
+        atomic_swap(t.there("top"), number)
+        told.until("top", "MOVED_TO", "..data")
+        eq(files.read("top/key"), b"%d" % number)
+    told.close()
+
+
+@case("reading and opening on the host is told to who asks for that only", who=[ROOT], needs=NEEDS)
+def readers(t):
+    files.write("f", b"data")
+    changes, reads = Told("f"), Told("f", mask=BITS["OPEN"] | BITS["ACCESS"] | BITS["CLOSE_NOWRITE"])
+    eq(host.files.read(t.there("f")), b"data")
+    found = reads.until("f", "CLOSE_NOWRITE", "")
+    eq(found, [("f", "OPEN", ""), ("f", "ACCESS", ""), ("f", "CLOSE_NOWRITE", "")])
+    host.os.chmod(t.there("f"), 0o600)
+    eq(changes.until("f", "ATTRIB", ""), [("f", "ATTRIB", "")])
+    changes.close()
+    reads.close()
+
+
+@case("thousands of changes are told completely, or as an overflow", who=[ROOT], needs=NEEDS, limit=180)
+def many(t):
+    os.mkdir("top")
+    told = Told("top", mask=BITS["CREATE"])
+    count = 3000
+    host.files.make_many(t.there("top"), count, "n")
+    host.files.write(t.there("top/end"))
+
+    def done():
+        found = told.more()
+        return ("top", "CREATE", "end") in found or any("Q_OVERFLOW" in bits for _, bits, _ in found)
+
+    eventually(done, 120, "the end is told")
+    found = told.more()
+    if not any("Q_OVERFLOW" in bits for _, bits, _ in found):
+        eq(len({name for _, _, name in found}), count + 1)
+    told.close()
+
+
+@case("nothing is sent while nothing happens, and HOST watches no more what has left memory here", who=[ROOT], needs=NEEDS)
+def idle(t):
+    # What earlier cases watched leaves memory now.
+    files.write("/proc/sys/vm/drop_caches", b"2")
+    os.makedirs("top/d")
+    before = counters.read(t.fs.mnt)
+    told = Told("top/d")
+    eq((counters.read(t.fs.mnt) - before).count("NOTIFY"), 1, "one request for a watch")
+    before = counters.read(t.fs.mnt)
+    files.write("top/other", b"data")
+    eq(host.files.read(t.there("top/other")), b"data")
+    eq((counters.read(t.fs.mnt) - before).count("NOTIFY"), 0, "nobody asks again")
+    told.close()
+
+    def left():
+        files.write("/proc/sys/vm/drop_caches", b"2")
+        return (counters.read(t.fs.mnt) - before).count("NOTIFY") > 0
+
+    eventually(left, 30, "HOST is told")
+
+
+@case("fanotify reports the host's changes with the directory and the name", who=[ROOT], needs=NEEDS)
+def fanotify(t):
+    os.mkdir("top")
+    watch, seen = Fanotify("top", BITS["CREATE"] | BITS["DELETE"] | BITS["MODIFY"] | BITS["CLOSE_WRITE"]), set()
+    host.files.write(t.there("top/f"), b"data")
+    host.os.mkdir(t.there("top/d"))
+    host.os.unlink(t.there("top/f"))
+    expected = {("CREATE", "f"), ("MODIFY", "f"), ("CLOSE_WRITE", "f"), ("CREATE", "d"), ("DELETE", "f")}
+
+    def told():
+        # Events of one name are put together while nobody reads them.
+        seen.update((bit, name) for bits, name in watch.read() for bit in bits.split() if bit != "ISDIR")
+        return seen >= expected
+
+    eventually(told, 20, "all is told")
+    eq(seen, expected)
+    os.close(watch.fd)
+
+
+@case("who may not read a directory may not watch it: EACCES, by the host's rules", who=[USER], needs=NEEDS)
+def refused(t):
+    os.mkdir("top", 0o300)
+    inotify = Inotify()
+    fails(EACCES, inotify.add, "top")
+    os.chmod("top", 0o500)
+    inotify.add("top")
+    inotify.close()
+
+
+@case("a cut of the link loses no event", who=[ROOT], needs={NEEDS, "lab"}, limit=120)
+def link(t):
+    os.mkdir("top")
+    told = Told("top", mask=BITS["CREATE"])
+    lab.link("down")
+    try:
+        for number in range(20):
+            host.files.write(t.there(f"top/{number}"))
+    finally:
+        lab.link("up")
+    eq([name for _, _, name in told.until("top", "CREATE", "19")], [str(number) for number in range(20)])
+    told.close()
+
+
+@on_host
+def engine_restarts():
+    """engine is killed and started."""
+    server.restart_engine(signal.SIGKILL)
+
+
+@on_host
+def module_restarts():
+    """The server forgets everything."""
+    server.stop()
+    server.start()
+
+
+@case("watches hold when engine or the server's module is started anew; that something may be missing is told as an overflow", who=[ROOT], needs=NEEDS, limit=120)
+def restarts(t):
+    os.mkdir("top")
+    told = Told("top")
+    engine_restarts()
+    host.files.write(t.there("top/a"))
+    told.until("top", "CLOSE_WRITE", "a")
+    module_restarts()
+    eventually(lambda: any("Q_OVERFLOW" in bits for _, bits, _ in told.more()), 60, "an overflow is told")
+    host.files.write(t.there("top/b"))
+    told.until("top", "CLOSE_WRITE", "b")
+    told.close()
+
+
+@case("inotifywait, which most scripts use, sees the host's changes", who=[ROOT], needs=NEEDS)
+def tool(t):
+    if process.run(["sh", "-c", "command -v inotifywait"], check=False).status:
+        skip("there is no inotifywait in the machines")
+    os.mkdir("top")
+    waits = spawn(process.run, ["inotifywait", "-q", "-e", "create", t.path("top")])
+    true(waits.sleeps(20), "it waits")
+    host.files.write(t.there("top/f"))
+    eq(waits.result(30).text.split()[1:], ["CREATE", "f"])
