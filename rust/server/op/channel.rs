@@ -117,7 +117,7 @@ pub(crate) fn send(ctx: &mut Context<'_>, r: &Send) -> Result<Reply> {
     let open = ctx.file(r.file, false)?;
     check(&open)?;
     let data = &ctx.job.data;
-    if data.len() == 0 || data.len() > MAX_MESSAGE {
+    if data.is_empty() || data.len() > MAX_MESSAGE {
         return Err(invalid("a message of this length"));
     }
     // All of it, or nothing.

@@ -454,19 +454,19 @@ fn describe_file(fd: OwnedFd) -> io::Result<OwnedRight> {
 }
 
 impl Passing for OfSession {
-    fn describe<'a>(
+    fn describe(
         self: Arc<Self>,
-        _channel: &'a Channel,
+        _channel: &Channel,
         fd: OwnedFd,
-    ) -> Boxed<'a, io::Result<OwnedRight>> {
+    ) -> Boxed<'_, io::Result<OwnedRight>> {
         Box::pin(async move { self.describe_now(fd) })
     }
 
-    fn realize<'a>(
+    fn realize(
         self: Arc<Self>,
-        _channel: &'a Channel,
+        _channel: &Channel,
         right: OwnedRight,
-    ) -> Boxed<'a, io::Result<OwnedFd>> {
+    ) -> Boxed<'_, io::Result<OwnedFd>> {
         Box::pin(async move { self.realize_soon(right).await })
     }
 }

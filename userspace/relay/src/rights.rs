@@ -98,18 +98,18 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// What a machine does with descriptors.
 pub trait Passing: Send + Sync + 'static {
     /// Makes a descriptor known to the other machine, to which `channel` leads.
-    fn describe<'a>(
+    fn describe(
         self: Arc<Self>,
-        channel: &'a Channel,
+        channel: &Channel,
         fd: OwnedFd,
-    ) -> Boxed<'a, io::Result<OwnedRight>>;
+    ) -> Boxed<'_, io::Result<OwnedRight>>;
 
     /// Makes a descriptor of what the other machine has passed.
-    fn realize<'a>(
+    fn realize(
         self: Arc<Self>,
-        channel: &'a Channel,
+        channel: &Channel,
         right: OwnedRight,
-    ) -> Boxed<'a, io::Result<OwnedFd>>;
+    ) -> Boxed<'_, io::Result<OwnedFd>>;
 }
 
 /// What a descriptor of a program is. Fails for those that cannot be passed.

@@ -31,19 +31,11 @@ use std::time::Duration;
 struct Nothing;
 
 impl Passing for Nothing {
-    fn describe<'a>(
-        self: Arc<Self>,
-        _: &'a Channel,
-        _: OwnedFd,
-    ) -> Boxed<'a, io::Result<OwnedRight>> {
+    fn describe(self: Arc<Self>, _: &Channel, _: OwnedFd) -> Boxed<'_, io::Result<OwnedRight>> {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 
-    fn realize<'a>(
-        self: Arc<Self>,
-        _: &'a Channel,
-        _: OwnedRight,
-    ) -> Boxed<'a, io::Result<OwnedFd>> {
+    fn realize(self: Arc<Self>, _: &Channel, _: OwnedRight) -> Boxed<'_, io::Result<OwnedFd>> {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 }

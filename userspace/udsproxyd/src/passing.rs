@@ -125,19 +125,19 @@ impl ByDevice {
 }
 
 impl Passing for ByDevice {
-    fn describe<'a>(
+    fn describe(
         self: Arc<Self>,
-        channel: &'a Channel,
+        channel: &Channel,
         fd: OwnedFd,
-    ) -> Boxed<'a, io::Result<OwnedRight>> {
+    ) -> Boxed<'_, io::Result<OwnedRight>> {
         Box::pin(self.describe_soon(channel, fd))
     }
 
-    fn realize<'a>(
+    fn realize(
         self: Arc<Self>,
-        channel: &'a Channel,
+        channel: &Channel,
         right: OwnedRight,
-    ) -> Boxed<'a, io::Result<OwnedFd>> {
+    ) -> Boxed<'_, io::Result<OwnedFd>> {
         Box::pin(self.realize_soon(channel, right))
     }
 }
