@@ -104,9 +104,11 @@ def load_module(*parameters, check=True, fresh=False):
 
 
 def unload_module(check=True):
-    """rmmod qtfs, if it is loaded."""
+    """rmmod qtfs, if it is loaded; the daemon that uses it is ended first."""
     if not module_loaded():
         return None
+    from . import proxy  # pylint: disable=import-outside-toplevel,cyclic-import
+    proxy.stop()
     return process.run(["rmmod", "qtfs"], check=check)
 
 
