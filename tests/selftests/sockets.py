@@ -668,9 +668,6 @@ def rights(t):
 
 # --- Many ---
 
-MANY = 1000
-
-
 def echo_many(path, count):
     """Echoes through so many connections at a time; how many there were at most."""
     return asyncio.run(echo_many_async(path, count))
@@ -726,14 +723,15 @@ async def ask_many_async(path, count):
     return threads
 
 
-@case("1,000 connections at once take no thread each", who=[ROOT], needs=NEEDS, limit=600)
+@case("very many connections at once take no thread each", who=[ROOT], needs=NEEDS, limit=240, full=900)
 def many(t):
+    count = t.amount(300, 1000)
     with Counted():
         for number, (listener, dialer) in enumerate(CROSS):
             place = Place(t, f"s{number}")
-            serves = place.start(listener, echo_many, MANY)
-            threads = place.start(dialer, ask_many, MANY).result(200)
-            eq(serves.result(180), MANY)
+            serves = place.start(listener, echo_many, count)
+            threads = place.start(dialer, ask_many, count).result(200)
+            eq(serves.result(180), count)
             within(threads, 1, 60, "threads")
 
 

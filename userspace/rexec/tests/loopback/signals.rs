@@ -136,7 +136,7 @@ fn what_rexec_was_told_to_ignore_the_program_ignores() {
                 .filter_map(|(name, value)| Some((name, value?))),
         )
         .arg(rexec.get_program());
-    assert_eq!(ignored(&mut command), here | 1 << (libc::SIGHUP - 1));
+    assert_eq!(ignored(&mut command), here | (1 << (libc::SIGHUP - 1)));
 }
 
 #[test]
