@@ -95,6 +95,11 @@ def begin():
     proxy.start()
 
 
+def tear_down(_):
+    """Others find no daemon."""
+    proxy.stop()
+
+
 def listening(path, kind=STREAM, backlog=128, mode=0o777):
     """A socket that listens."""
     sock = socket.socket(socket.AF_UNIX, kind)
