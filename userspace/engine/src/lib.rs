@@ -21,6 +21,7 @@ pub mod cli;
 pub mod device;
 pub mod exports;
 pub mod failure;
+pub mod offload;
 pub mod policy;
 pub mod pool;
 pub mod sockets;

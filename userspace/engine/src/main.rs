@@ -17,6 +17,8 @@ use qtfs_engine::cli::Options;
 use qtfs_engine::device::Device;
 use qtfs_engine::exports::Exports;
 use qtfs_engine::failure::Failure;
+use qtfs_engine::offload::Rules;
+use qtfs_engine::offload::Server;
 use qtfs_engine::policy::Error;
 use qtfs_engine::policy::Source;
 use qtfs_engine::pool::Limits;
@@ -65,7 +67,7 @@ fn main() -> ExitCode {
 
 /// `engine --check`.
 fn check(options: &Options) -> Result<(), Failure> {
-    let exports = load(&options.config)?;
+    let exports = load(&options.config)?.exports;
     let mut out = io::stdout().lock();
     for export in exports.iter() {
         writeln!(out, "{export}").map_err(|e| Failure::System("printing", e))?;
@@ -80,8 +82,14 @@ fn check(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A policy that was read and checked.
+struct Policy {
+    exports: Exports,
+    rules: Rules,
+}
+
 /// Reads and checks the policy.
-fn load(file: &Path) -> Result<Exports, Failure> {
+fn load(file: &Path) -> Result<Policy, Failure> {
     let source = Source::read(file).map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
             if Path::new(WHITELIST).exists() {
@@ -103,11 +111,20 @@ fn load(file: &Path) -> Result<Exports, Failure> {
             );
         }
     }
-    Exports::check(&source).map_err(Failure::Policy)
+    let exports = Exports::check(&source).map_err(Failure::Policy)?;
+    let offload = source.offload().map_err(Failure::Policy)?;
+    let rules = Rules::new(exports.clone(), offload);
+    Ok(Policy { exports, rules })
 }
 
-/// Hands the policy to the module and says what it is.
-fn configure(module: &Module, options: &Options, exports: &Exports) -> Result<(), Failure> {
+/// Hands the policy to those who act by it and says what it is.
+fn configure(
+    module: &Module,
+    server: &Server,
+    options: &Options,
+    policy: Policy,
+) -> Result<(), Failure> {
+    let Policy { exports, rules } = policy;
     let result = module.configure(&exports.blob());
     result.map_err(|e| {
         Failure::from_ioctl(&options.device, "handing the policy to qtfs_server.ko", e)
@@ -121,6 +138,7 @@ fn configure(module: &Module, options: &Options, exports: &Exports) -> Result<()
             options.config.display()
         );
     }
+    server.set(rules);
     Ok(())
 }
 
@@ -137,7 +155,7 @@ fn serve(mut options: Options) -> Result<(), Failure> {
     options.config =
         std::path::absolute(&options.config).map_err(system("finding the policy file"))?;
     let options = &options;
-    let exports = load(&options.config)?;
+    let policy = load(&options.config)?;
     let module =
         Module::open(&options.device).map_err(|e| Failure::from_open(&options.device, e))?;
     let module = Arc::new(module);
@@ -149,7 +167,11 @@ fn serve(mut options: Options) -> Result<(), Failure> {
     umask(Mode::empty());
     raise_limits();
 
-    configure(&module, options, &exports)?;
+    let server = Server::default();
+    configure(&module, &server, options, policy)?;
+    server
+        .listen(Path::new(qtfs_control::DIRECTORY))
+        .map_err(system("listening for qtfs-offload in /run/qtfs/offload"))?;
     let (events, next) = mpsc::channel();
     let failures = events.clone();
     let device = options.device.clone();
@@ -174,7 +196,9 @@ fn serve(mut options: Options) -> Result<(), Failure> {
     let result = loop {
         match next.recv() {
             Ok(Event::Reload) => {
-                match load(&options.config).and_then(|e| configure(pool.device(), options, &e)) {
+                let again = load(&options.config)
+                    .and_then(|policy| configure(pool.device(), &server, options, policy));
+                match again {
                     Ok(()) => tracing::info!("the policy was read again"),
                     Err(failure) => tracing::error!("the old policy stays: {failure}"),
                 }

@@ -7,6 +7,10 @@
 //! path = "/var/lib/docker"   # absolute directory on HOST
 //! mode = "rw"                # "rw" or "ro" (default "ro")
 //! optional = true            # it need not exist yet (default false)
+//!
+//! [offload]                  # for qtfs-offload; nothing is allowed without
+//! mount = ["overlay", "tmpfs", "bind"]
+//! kill = ["/docker/*"]
 //! ```
 //!
 //! Here the text is parsed; [`crate::exports`] checks the paths against the file system.
@@ -53,12 +57,27 @@ pub struct Entry {
     pub optional: bool,
 }
 
+/// What programs of the DPU that run under `qtfs-offload run` may have done on HOST.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Offload {
+    /// File systems that may be mounted and unmounted below directories that are exported `rw`, by
+    /// type; `bind` stands for bind mounts.
+    #[serde(default)]
+    pub mount: Vec<String>,
+    /// Control groups whose processes may be signalled; `*` at the end stands for anything.
+    #[serde(default)]
+    pub kill: Vec<String>,
+}
+
 /// A policy file as it is written.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
     export: Vec<Entry>,
+    #[serde(default)]
+    offload: Offload,
 }
 
 /// What is wrong with a policy file: one line, with the place where that is known.
@@ -108,10 +127,18 @@ impl Source {
         }
     }
 
+    fn parse(&self) -> Result<File, Error> {
+        toml::from_str(&self.text).map_err(|e| self.explain(&e))
+    }
+
     /// The entries in the order of the file.
     pub fn entries(&self) -> Result<Vec<Entry>, Error> {
-        let file: File = toml::from_str(&self.text).map_err(|e| self.explain(&e))?;
-        Ok(file.export)
+        Ok(self.parse()?.export)
+    }
+
+    /// What is said of offloaded programs; nothing is allowed unless the file says so.
+    pub fn offload(&self) -> Result<Offload, Error> {
+        Ok(self.parse()?.offload)
     }
 
     /// An error about the bytes `span` of the file.
@@ -138,6 +165,8 @@ impl Source {
             let known: Vec<&str> = names.collect();
             let scope = if known.contains(&"export") {
                 "at the top of the file"
+            } else if known.contains(&"kill") {
+                "in [offload]"
             } else {
                 "in [[export]]"
             };

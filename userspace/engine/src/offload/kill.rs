@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Signals to HOST's processes.
+
+use super::rules::forbidden;
+use super::rules::Refusal;
+use super::rules::Rules;
+use nix::errno::Errno;
+use rustix::process::Pid;
+use rustix::process::PidfdFlags;
+use rustix::process::Signal;
+
+/// kill(2) of one process. The pidfd holds it from the look at its control group to the signal.
+pub(super) fn kill(rules: &Rules, pid: i32, signal: i32) -> Result<(), Refusal> {
+    let whom = Pid::from_raw(pid).filter(|_| pid > 1);
+    let whom = whom.ok_or_else(|| forbidden(format!("{pid} is not the id of one process")))?;
+    let process = rustix::process::pidfd_open(whom, PidfdFlags::empty())?;
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    let groups = groups.map_err(|_| Refusal::from(Errno::ESRCH))?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    rules.may_signal(group.unwrap_or("/"))?;
+    if signal == 0 {
+        return Ok(());
+    }
+    let signal = Signal::from_named_raw(signal).ok_or(Errno::EINVAL)?;
+    Ok(rustix::process::pidfd_send_signal(&process, signal)?)
+}

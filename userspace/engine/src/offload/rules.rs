@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the policy allows.
+
+use crate::exports::Exports;
+use crate::policy::Mode;
+use crate::policy::Offload;
+use nix::errno::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Why something is not done: for the caller, and for the logs.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// What the caller's system call fails with.
+    pub(super) errno: Errno,
+    /// What was refused, and why.
+    pub(super) why: Option<String>,
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self { errno, why: None }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32)).into()
+    }
+}
+
+impl From<rustix::io::Errno> for Refusal {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Errno::from_raw(errno.raw_os_error()).into()
+    }
+}
+
+/// Refuses something that the policy does not allow.
+pub(super) fn forbidden(why: String) -> Refusal {
+    Refusal {
+        errno: Errno::EPERM,
+        why: Some(why),
+    }
+}
+
+/// The policy as far as offloaded programs go.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    exports: Exports,
+    offload: Offload,
+}
+
+/// A file that is held while something is done with it.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    /// By O_PATH.
+    pub(super) fd: OwnedFd,
+    /// Where it is.
+    pub(super) path: PathBuf,
+}
+
+impl Rules {
+    /// The rules of a policy that was checked.
+    pub fn new(exports: Exports, offload: Offload) -> Self {
+        Self { exports, offload }
+    }
+
+    /// Whether anything is allowed at all.
+    pub fn is_empty(&self) -> bool {
+        self.offload == Offload::default()
+    }
+
+    /// Whether file systems of this type may be mounted.
+    pub(super) fn may_mount(&self, kind: &str) -> Result<(), Refusal> {
+        if self.offload.mount.iter().any(|allowed| allowed == kind) {
+            return Ok(());
+        }
+        Err(forbidden(format!(
+            "mounts of the type {kind:?} are not in mount = [...] of [offload] in HOST's policy"
+        )))
+    }
+
+    /// Whether processes of this control group may be signalled.
+    pub(super) fn may_signal(&self, group: &str) -> Result<(), Refusal> {
+        let fits = |allowed: &String| match allowed.strip_suffix('*') {
+            Some(begin) => group.starts_with(begin),
+            None => group == allowed,
+        };
+        if self.offload.kill.iter().any(fits) {
+            return Ok(());
+        }
+        Err(forbidden(format!(
+            "the control group {group:?} is not in kill = [...] of [offload] in HOST's policy"
+        )))
+    }
+
+    /// Opens a file of HOST and checks that it lies in an export of this kind: the file that was
+    /// opened, wherever links have led.
+    pub(super) fn pin(&self, path: &Path, flags: i32, need: Mode) -> Result<Pinned, Refusal> {
+        use std::os::unix::fs::OpenOptionsExt;
+        if !path.is_absolute() {
+            return Err(Errno::EINVAL.into());
+        }
+        let file = File::options()
+            .read(true)
+            .custom_flags(nix::libc::O_PATH | flags)
+            .open(path)?;
+        let fd = OwnedFd::from(file);
+        let real = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+        self.check(&real, need)?;
+        Ok(Pinned { fd, path: real })
+    }
+
+    /// The longest export that a path lies below decides, as it does in the module.
+    pub(super) fn check(&self, real: &Path, need: Mode) -> Result<(), Refusal> {
+        let below = self.exports.iter().filter(|e| real.starts_with(&e.path));
+        let decides = below.max_by_key(|export| export.path.as_os_str().len());
+        match decides.map(|export| export.mode) {
+            Some(Mode::Rw) => Ok(()),
+            Some(Mode::Ro) if need == Mode::Ro => Ok(()),
+            Some(Mode::Ro) => Err(Refusal {
+                errno: Errno::EROFS,
+                why: Some(format!("{} is exported read-only", real.display())),
+            }),
+            None => Err(forbidden(format!(
+                "{} is in no export of HOST's policy",
+                real.display()
+            ))),
+        }
+    }
+}

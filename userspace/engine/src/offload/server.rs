@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The socket that `qtfs-offload` connects to, and its connections.
+
+use super::kill;
+use super::mounts;
+use super::rules::Refusal;
+use super::rules::Rules;
+use nix::errno::Errno;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use qtfs_control::message;
+use qtfs_control::message::Reply;
+use qtfs_control::message::Request;
+use std::fs::DirBuilder;
+use std::fs::Permissions;
+use std::io;
+use std::io::BufReader;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+
+/// Connections at a time. A supervised program has one or a few.
+const MOST: usize = 256;
+
+/// Serves offloaded programs as long as the process lives.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    rules: Arc<RwLock<Rules>>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// One connection, counted.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Server {
+    /// The policy was read, again perhaps.
+    pub fn set(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    fn rules(&self) -> Rules {
+        self.rules
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Listens in a directory, which is made if it is missing. What an engine that was killed has left
+    /// there is replaced; there is one engine at a time.
+    pub fn listen(&self, directory: &Path) -> io::Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let path = directory.join(qtfs_control::SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        let this = self.clone();
+        let thread = std::thread::Builder::new().name("engine/offload".into());
+        thread.spawn(move || this.accept(&listener))?;
+        Ok(())
+    }
+
+    fn accept(&self, listener: &UnixListener) {
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::error!("a connection of qtfs-offload is not taken: {error}");
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    continue;
+                }
+            };
+            let before = self.connections.fetch_add(1, Ordering::Relaxed);
+            let counted = Counted(Arc::clone(&self.connections));
+            if before >= MOST {
+                tracing::warn!("qtfs-offload is refused: there are {MOST} connections already");
+                continue;
+            }
+            let this = self.clone();
+            let thread = std::thread::Builder::new().name("engine/offload".into());
+            let spawned = thread.spawn(move || {
+                if let Err(error) = this.serve(&stream) {
+                    tracing::debug!("a connection of qtfs-offload ends: {error}");
+                }
+                drop(counted);
+            });
+            if let Err(error) = spawned {
+                tracing::error!("a connection of qtfs-offload is not served: {error}");
+            }
+        }
+    }
+
+    fn serve(&self, mut stream: &UnixStream) -> io::Result<()> {
+        let who = getsockopt(&stream, PeerCredentials)?;
+        if who.uid() != 0 {
+            tracing::warn!("qtfs-offload of uid {} is refused: only root", who.uid());
+            return Err(Errno::EPERM.into());
+        }
+        let mut lines = BufReader::new(stream);
+        while let Some(request) = message::receive::<Request>(&mut lines)? {
+            let reply = answer(&self.rules(), &request);
+            if let Some(why) = &reply.why {
+                tracing::warn!("refused to an offloaded program: {why}");
+            }
+            tracing::debug!("offloaded: {request:?}: {reply:?}");
+            message::send(&mut stream, &reply)?;
+        }
+        Ok(())
+    }
+}
+
+fn answer(rules: &Rules, request: &Request) -> Reply {
+    let done = match request {
+        Request::Look { target } => match mounts::look(rules, &target.path()) {
+            Ok(mount) => {
+                return Reply {
+                    mount,
+                    ..Reply::default()
+                }
+            }
+            Err(refusal) => Err(refusal),
+        },
+        Request::Mount {
+            kind,
+            source,
+            target,
+            flags,
+            parameters,
+            before,
+        } => {
+            let new = mounts::New {
+                kind,
+                source,
+                flags: *flags,
+                parameters,
+            };
+            mounts::mount(rules, &new, &target.path(), *before)
+        }
+        Request::Bind {
+            source,
+            target,
+            flags,
+            before,
+        } => mounts::bind(rules, &source.path(), *flags, &target.path(), *before),
+        Request::Change {
+            target,
+            flags,
+            data,
+        } => mounts::change(rules, &target.path(), *flags, data),
+        Request::Unmount {
+            target,
+            flags,
+            before,
+        } => mounts::unmount(rules, &target.path(), *flags, *before),
+        Request::Kill { pid, signal } => kill::kill(rules, *pid, *signal),
+    };
+    match done {
+        Ok(()) => Reply::default(),
+        Err(Refusal { errno, why }) => Reply {
+            errno: errno as i32,
+            mount: 0,
+            why,
+        },
+    }
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! System calls that are held: read, decided, and answered.
+
+use super::decide;
+use super::decide::Decision;
+use super::host::Host;
+use super::process;
+use super::process::Started;
+use super::sys;
+use super::sys::Answer;
+use super::sys::Held;
+use super::view::View;
+use super::view::PATH_MAX;
+use crate::failure::Failure;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::CloneFlags;
+use qtfs_control::message::Bytes;
+use qtfs_control::message::Request;
+use rustix::mount::MoveMountFlags;
+use rustix::mount::OpenTreeFlags;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+/// Longest `data` of mount(2): the kernel reads a page.
+const DATA_MAX: usize = 4096;
+
+/// What answers the calls of one program.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    listener: OwnedFd,
+    view: View,
+    /// The mount namespace that HOST's mounts are seen in.
+    namespace: PathBuf,
+    /// Root directory of process 1.
+    root: OwnedFd,
+    host: Host,
+    /// The log was told of the mount API of file descriptors.
+    told: AtomicBool,
+}
+
+impl Supervisor {
+    pub(super) fn new(started: &Started, host: Host) -> Result<Self, Failure> {
+        let failed = Failure::system("looking at the program");
+        let clone = |fd: &OwnedFd| fd.try_clone().map_err(&failed);
+        let view = View::new(clone(&started.procfs)?);
+        // CAST: process ids are positive.
+        let (init, program) = (process::init_of(started), process::program_of(started));
+        let looking = Failure::errno("looking at the program");
+        Ok(Self {
+            listener: clone(&started.listener)?,
+            namespace: view.namespace(program.as_raw() as u32).map_err(&looking)?,
+            root: view.root(init.as_raw() as u32).map_err(&looking)?,
+            view,
+            host,
+            told: AtomicBool::new(false),
+        })
+    }
+
+    /// Answers calls as long as there is anybody to make them. Each has a thread, since HOST may be slow, or
+    /// away; there are no more of them than callers.
+    pub(super) fn serve(self: Arc<Self>) {
+        loop {
+            let held = match sys::receive(&self.listener) {
+                Ok(held) => held,
+                Err(Errno::EINTR | Errno::ENOENT) => continue,
+                Err(errno) => {
+                    tracing::error!(
+                        "system calls of the program are not received any more: {errno}"
+                    );
+                    return;
+                }
+            };
+            let this = Arc::clone(&self);
+            let thread = std::thread::Builder::new().name("offload/call".into());
+            let spawned = thread.spawn(move || {
+                let answer = this.handle(&held);
+                sys::answer(&this.listener, held.id, answer);
+            });
+            if let Err(error) = spawned {
+                tracing::error!("a system call of the program fails: no thread for it ({error})");
+                sys::answer(&self.listener, held.id, Answer::Done(Err(Errno::EAGAIN)));
+            }
+        }
+    }
+
+    fn handle(&self, held: &Held) -> Answer {
+        let decision = self.decide(held).unwrap_or_else(Decision::Fails);
+        if !sys::is_valid(&self.listener, held.id) {
+            return Answer::Done(Err(Errno::EINTR));
+        }
+        tracing::debug!("thread {}: {decision:?}", held.tid);
+        match self.execute(held, decision) {
+            Ok(Answer::Done(done)) => Answer::Done(done),
+            Ok(answer) => answer,
+            Err(errno) => Answer::Done(Err(errno)),
+        }
+    }
+
+    fn text(&self, held: &Held, argument: usize, most: usize) -> Result<Vec<u8>, Errno> {
+        match held.arguments[argument] {
+            0 => Ok(Vec::new()),
+            address => self.view.text(held.tid, address, most),
+        }
+    }
+
+    /// The `data` of mount(2): what the kernel would read, up to a page.
+    fn data(&self, held: &Held) -> Result<Vec<u8>, Errno> {
+        match self.text(held, 4, DATA_MAX) {
+            Err(Errno::ENAMETOOLONG) => Err(Errno::EINVAL),
+            read => read,
+        }
+    }
+
+    fn decide(&self, held: &Held) -> Result<Decision, Errno> {
+        if held.number == libc::SYS_kill {
+            if let Err(error) = process::renew_numbers(self.view.procfs(), &self.root) {
+                tracing::warn!("the numbers of processes are not renewed: {error}");
+            }
+            // CAST: the kernel takes ints.
+            return Ok(decide::kill(
+                held.arguments[0] as i32,
+                held.arguments[1] as i32,
+            ));
+        }
+        // What a program mounts in a namespace of its own is seen by nobody else, and so not by HOST.
+        if self.view.namespace(held.tid)? != self.namespace {
+            return Ok(Decision::Local);
+        }
+        match held.number {
+            libc::SYS_mount => {
+                let call = decide::Mount {
+                    source: self.text(held, 0, PATH_MAX)?,
+                    target: self.text(held, 1, PATH_MAX)?,
+                    kind: self.text(held, 2, PATH_MAX)?,
+                    flags: held.arguments[3],
+                    data: self.data(held)?,
+                };
+                decide::mount(&self.view, held.tid, &call)
+            }
+            libc::SYS_umount2 => {
+                let target = self.text(held, 0, PATH_MAX)?;
+                let flags = held.arguments[1];
+                Ok(decide::unmount(&self.view, held.tid, &target, flags))
+            }
+            // A mount that is a descriptor of this machine cannot be moved to HOST. Programs take ENOSYS for
+            // an older kernel, and use mount(2).
+            _ => {
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    tracing::info!(
+                        "fsopen, fspick, open_tree and mount_setattr are ENOSYS for the program, \
+                         so that it uses mount(2), which can be done on HOST"
+                    );
+                }
+                Ok(Decision::Fails(Errno::ENOSYS))
+            }
+        }
+    }
+
+    fn execute(&self, held: &Held, decision: Decision) -> Result<Answer, Errno> {
+        let request = match decision {
+            Decision::Local => return Ok(Answer::Continue),
+            Decision::Fails(errno) => return Err(errno),
+            Decision::Refused(errno, why) => {
+                tracing::warn!("refused to the program: {why}");
+                return Err(errno);
+            }
+            Decision::Network(target) => {
+                stand_in(self.view.procfs(), &target)?;
+                return Ok(Answer::Done(Ok(())));
+            }
+            Decision::Mount {
+                kind,
+                source,
+                target,
+                flags,
+                parameters,
+            } => Request::Mount {
+                kind,
+                source,
+                before: self.look(held, &target)?,
+                target: target.as_path().into(),
+                flags,
+                parameters,
+            },
+            Decision::Bind {
+                source,
+                target,
+                flags,
+            } => Request::Bind {
+                source: source.as_path().into(),
+                before: self.look(held, &target)?,
+                target: target.as_path().into(),
+                flags,
+            },
+            Decision::Change {
+                target,
+                flags,
+                data,
+            } => Request::Change {
+                target: target.as_path().into(),
+                flags,
+                data,
+            },
+            Decision::Unmount { target, flags } => Request::Unmount {
+                before: self.look(held, &target)?,
+                target: target.as_path().into(),
+                flags,
+            },
+            Decision::Kill { pid, signal } => Request::Kill { pid, signal },
+        };
+        self.ask(held, &request)?;
+        Ok(Answer::Done(Ok(())))
+    }
+
+    /// Which mount is at a place of HOST.
+    fn look(&self, held: &Held, target: &Path) -> Result<u64, Errno> {
+        let target = Bytes::from(target);
+        self.ask(held, &Request::Look { target })
+    }
+
+    fn ask(&self, held: &Held, request: &Request) -> Result<u64, Errno> {
+        let wanted = || sys::is_valid(&self.listener, held.id);
+        let reply = self.host.ask(request, &wanted)?;
+        if let Some(why) = reply.why {
+            tracing::warn!("refused by HOST: {why}");
+        }
+        match reply.errno {
+            0 => Ok(reply.mount),
+            errno => Err(Errno::from_raw(errno)),
+        }
+    }
+}
+
+/// Mounts a new, empty network namespace of this machine on a file. A daemon that enters it finds a loopback
+/// device, which is what it looks for; the container's own network is set up on HOST by runc.
+fn stand_in(procfs: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
+    let errno = |error: rustix::io::Errno| Errno::from_raw(error.raw_os_error());
+    let make = || {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
+        // By a link of procfs, so that it is the namespace itself that is opened.
+        let namespace = process::open_path(procfs, "thread-self/ns/net")?;
+        let how = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        let mount = rustix::mount::open_tree(&namespace, c"", how).map_err(errno)?;
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        rustix::mount::move_mount(&mount, c"", target, c"", flags).map_err(errno)
+    };
+    let done = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("offload/network".into());
+        thread.spawn_scoped(scope, make).map(|t| t.join())
+    });
+    match done {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) | Err(_) => Err(Errno::EAGAIN),
+    }
+}

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The namespaces and processes of a supervised program.
+//!
+//! Its mount namespace gets mounts from outside and has shared ones inside: dockerd would otherwise bind its
+//! directory over itself, and hide what is mounted below. Its pid namespace begins with numbers that HOST's
+//! processes do not have, so that a signal for one of HOST's never hits one of the DPU's.
+
+use super::sys;
+use super::Options;
+use crate::failure::Failure;
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::SigmaskHow;
+use nix::sys::signal::Signal;
+use nix::sys::socket::AddressFamily;
+use nix::sys::socket::ControlMessage;
+use nix::sys::socket::ControlMessageOwned;
+use nix::sys::socket::MsgFlags;
+use nix::sys::socket::SockFlag;
+use nix::sys::socket::SockType;
+use nix::sys::socket::UnixAddr;
+use nix::sys::wait::WaitPidFlag;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::ForkResult;
+use nix::unistd::Pid;
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::io::IoSlice;
+use std::io::IoSliceMut;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The least pid of a program; those of HOST are less.
+pub(super) const FIRST_PID: i32 = 3_000_000;
+/// Where the numbers begin, from [`FIRST_PID`] on: a pid file of the last run names nobody of this one.
+const SPREAD: u32 = 500_000;
+/// The kernel's own limit of pids, `PID_MAX_LIMIT`.
+const PID_MAX: &str = "4194304";
+/// Beyond this the numbers begin anew, before the kernel would go on with small ones.
+const LAST_PID: i32 = 4_000_000;
+const LAST_PID_FILE: &str = "sys/kernel/ns_last_pid";
+/// Signals that are passed on to the program.
+const PASSED: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// A program that was started.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// Process 1 of its namespace.
+    init: Pid,
+    /// The program itself.
+    program: Pid,
+    /// Tells of calls that are held.
+    pub(super) listener: OwnedFd,
+    /// The procfs of the supervisor's own pid namespace, which `/proc` shows no more.
+    pub(super) procfs: OwnedFd,
+}
+
+/// Opens something in a directory, with no rights but that of naming it.
+pub(super) fn open_path(directory: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
+    use nix::fcntl::OFlag;
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(directory, name, flags, nix::sys::stat::Mode::empty())
+}
+
+/// Starts the program. Must be called before there are threads.
+pub(super) fn start(options: &Options) -> Result<Started, Failure> {
+    let procfs = File::open("/proc").map_err(Failure::system("opening /proc"))?;
+    let own = File::open("/proc/self/ns/pid").map_err(Failure::system("opening /proc/self/ns"))?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)
+        .map_err(Failure::errno("making namespaces"))?;
+    let none: Option<&Path> = None;
+    for kind in [MsFlags::MS_SLAVE, MsFlags::MS_SHARED] {
+        nix::mount::mount(none, "/", none, kind | MsFlags::MS_REC, none)
+            .map_err(Failure::errno("setting the propagation of mounts"))?;
+    }
+    let (ours, theirs) = nix::sys::socket::socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .map_err(Failure::errno("making a pair of sockets"))?;
+    // The children take it over, and undo it for the program.
+    SigSet::all()
+        .thread_block()
+        .map_err(Failure::errno("blocking signals"))?;
+    let fork = sys::fork().map_err(Failure::errno("fork"))?;
+    let init = match fork {
+        ForkResult::Child => {
+            drop(ours);
+            let status = init(options, &theirs);
+            std::process::exit(status);
+        }
+        ForkResult::Parent { child } => child,
+    };
+    drop(theirs);
+    // A process whose children go elsewhere can have no threads.
+    nix::sched::setns(own, CloneFlags::CLONE_NEWPID)
+        .map_err(Failure::errno("returning to the own pid namespace"))?;
+    let first = receive(&ours, &procfs, init)?;
+    Ok(Started {
+        init,
+        program: first.1,
+        listener: first.0,
+        procfs: procfs.into(),
+    })
+}
+
+/// What the program's process says before it becomes the program.
+enum Word {
+    Listening,
+    Failed(&'static str, i32),
+}
+
+/// Receives the listener, and finds out who the program is.
+fn receive(from: &OwnedFd, procfs: &File, init: Pid) -> Result<(OwnedFd, Pid), Failure> {
+    let mut text = [0u8; 256];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let (len, listener) = {
+        let mut slices = [IoSliceMut::new(&mut text)];
+        let received = nix::sys::socket::recvmsg::<UnixAddr>(
+            from.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            flags,
+        )
+        .map_err(Failure::errno("starting the program"))?;
+        let fds = received
+            .cmsgs()
+            .map_err(Failure::errno("starting the program"))?;
+        let fd = fds.into_iter().find_map(|message| match message {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        });
+        (received.bytes, fd.map(sys::received))
+    };
+    let Some(listener) = listener else {
+        let text = String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned();
+        let gone = "its process has ended".to_owned();
+        return Err(Failure::Unfit(format!(
+            "the program is not started: {}",
+            if text.is_empty() { gone } else { text }
+        )));
+    };
+    let children = format!("{init}/task/{init}/children");
+    let children =
+        read_at(procfs, &children).map_err(Failure::system("looking for the program"))?;
+    let program = children.split(' ').next().and_then(|pid| pid.parse().ok());
+    let program = program.ok_or_else(|| Failure::Unfit("the program has ended at once".into()))?;
+    Ok((listener, Pid::from_raw(program)))
+}
+
+/// Reads a small file below a directory.
+pub(super) fn read_at(directory: &impl std::os::fd::AsFd, name: &str) -> io::Result<String> {
+    use nix::fcntl::OFlag;
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let fd = nix::fcntl::openat(directory, name, flags, nix::sys::stat::Mode::empty())?;
+    let mut text = String::new();
+    io::Read::read_to_string(&mut File::from(fd), &mut text)?;
+    Ok(text)
+}
+
+fn say(to: &OwnedFd, word: &Word, listener: Option<&OwnedFd>) {
+    let text = match word {
+        Word::Listening => "listening".to_owned(),
+        Word::Failed(doing, errno) => format!("{doing}: {}", io::Error::from_raw_os_error(*errno)),
+    };
+    let slices = [IoSlice::new(text.as_bytes())];
+    let fds = listener.map(|fd| [fd.as_raw_fd()]);
+    let rights: Vec<ControlMessage<'_>> =
+        fds.iter().map(|f| ControlMessage::ScmRights(f)).collect();
+    // When the supervisor is gone so is everything else, by the signal of its death.
+    let _ = nix::sys::socket::sendmsg::<UnixAddr>(
+        to.as_raw_fd(),
+        &slices,
+        &rights,
+        MsgFlags::empty(),
+        None,
+    );
+}
+
+/// Process 1: starts the program, buries the dead, and ends with the program, whereupon the kernel ends all
+/// that is left in the namespace. Returns its exit status.
+fn init(options: &Options, supervisor: &OwnedFd) -> i32 {
+    match prepare(options).and_then(|()| Ok(sys::fork()?)) {
+        Ok(ForkResult::Child) => become_program(options, supervisor),
+        Ok(ForkResult::Parent { child }) => bury(child),
+        Err(error) => {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            say(
+                supervisor,
+                &Word::Failed("preparing the namespaces", errno),
+                None,
+            );
+            121
+        }
+    }
+}
+
+/// The procfs of the new pid namespace wherever the old one was, and the numbers of its processes.
+fn prepare(options: &Options) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo").or_else(|_| {
+        // The caller's /proc is not one of this pid namespace; any thread of it will do.
+        std::fs::read_to_string("/proc/1/mountinfo")
+    })?;
+    let mounts = qtfs_control::mountinfo::parse(&table);
+    let mut places: Vec<_> = ["/proc", "/local_proc"]
+        .iter()
+        .flat_map(|place| {
+            let below = options.root.join(place.trim_start_matches('/'));
+            [Path::new(place).to_owned(), below]
+        })
+        .collect();
+    places.dedup();
+    let none: Option<&Path> = None;
+    let mut numbered = false;
+    for place in places {
+        let there = mounts.iter().rev().find(|mount| mount.point == place);
+        if there.is_none_or(|mount| mount.kind != "proc") {
+            continue;
+        }
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        nix::mount::mount(Some("proc"), &place, Some("proc"), flags, none)?;
+        if !numbered {
+            std::fs::write(place.join("sys/kernel/pid_max"), PID_MAX)?;
+            let mut random = [0u8; 4];
+            io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut random)?;
+            // CAST: less than SPREAD.
+            let first = FIRST_PID + (u32::from_ne_bytes(random) % SPREAD) as i32;
+            std::fs::write(place.join(LAST_PID_FILE), first.to_string())?;
+            numbered = true;
+        }
+    }
+    if numbered {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// Begins the numbers anew before they run out.
+pub(super) fn renew_numbers(procfs: &OwnedFd, init_root: &OwnedFd) -> io::Result<()> {
+    let _ = procfs;
+    for proc in ["proc", "local_proc"] {
+        let file = format!("{proc}/{LAST_PID_FILE}");
+        let Ok(text) = read_at(init_root, &file) else {
+            continue;
+        };
+        if text.trim().parse::<i32>().is_ok_and(|last| last > LAST_PID) {
+            use nix::fcntl::OFlag;
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            let mode = nix::sys::stat::Mode::empty();
+            let fd = nix::fcntl::openat(init_root, file.as_str(), flags, mode)?;
+            io::Write::write_all(&mut File::from(fd), FIRST_PID.to_string().as_bytes())?;
+        }
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// Puts itself under the filter and executes the program.
+fn become_program(options: &Options, supervisor: &OwnedFd) -> i32 {
+    let failed = |doing, errno: Errno| {
+        say(supervisor, &Word::Failed(doing, errno as i32), None);
+        126
+    };
+    let listener = match sys::install_filter() {
+        Ok(listener) => listener,
+        Err(error) => {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+            return failed("installing the seccomp filter", errno);
+        }
+    };
+    say(supervisor, &Word::Listening, Some(&listener));
+    drop(listener);
+    if options.root != Path::new("/") {
+        let there = nix::unistd::chroot(&options.root).and_then(|()| nix::unistd::chdir("/"));
+        if let Err(errno) = there {
+            return report(&options.root.display().to_string(), errno);
+        }
+    }
+    let words: Result<Vec<CString>, _> = options
+        .command
+        .iter()
+        .map(|word| CString::new(word.as_bytes()))
+        .collect();
+    let Ok(words) = words else {
+        return 126;
+    };
+    let Some(program) = words.first() else {
+        return 126;
+    };
+    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    let Err(errno) = nix::unistd::execvp(program, &words);
+    report(&program.to_string_lossy(), errno)
+}
+
+fn report(what: &str, errno: Errno) -> i32 {
+    let failure = Failure::Program(what.into(), errno.into());
+    eprintln!("qtfs-offload: {failure}");
+    i32::from(failure.status())
+}
+
+/// Waits for all children until the program has ended.
+fn bury(program: Pid) -> i32 {
+    loop {
+        match nix::sys::wait::wait() {
+            Ok(WaitStatus::Exited(pid, status)) if pid == program => return status,
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
+                return 128 + signal as i32
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return 121,
+        }
+    }
+}
+
+/// Passes signals on to the program, in a thread.
+pub(super) fn forward_signals(started: &Started) -> Result<(), Failure> {
+    let mut set = SigSet::empty();
+    PASSED.iter().for_each(|signal| set.add(*signal));
+    let program = started.program;
+    std::thread::Builder::new()
+        .name("offload/signals".into())
+        .spawn(move || loop {
+            if let Ok(signal) = set.wait() {
+                // It may have ended already.
+                let _ = nix::sys::signal::kill(program, signal);
+            }
+        })
+        .map_err(Failure::system("starting a thread"))?;
+    Ok(())
+}
+
+/// Waits for the end of the program, and of everything that it has started.
+pub(super) fn wait(started: &Started) -> Result<ExitCode, Failure> {
+    loop {
+        match nix::sys::wait::waitpid(started.init, Some(WaitPidFlag::empty())) {
+            // CAST: an exit status has eight bits.
+            Ok(WaitStatus::Exited(_, status)) => return Ok(ExitCode::from(status as u8)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Ok(ExitCode::from(128 + signal as u8));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Failure::System("waiting for the program", errno.into())),
+        }
+    }
+}
+
+/// Process 1 of the namespace, by the supervisor's procfs.
+pub(super) fn init_of(started: &Started) -> Pid {
+    started.init
+}
+
+/// The program, by the supervisor's procfs.
+pub(super) fn program_of(started: &Started) -> Pid {
+    started.program
+}

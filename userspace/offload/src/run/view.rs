@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Paths as a supervised thread sees them: from its own root and working directory.
+
+use super::process::open_path;
+use super::process::read_at;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::fcntl::OpenHow;
+use nix::fcntl::ResolveFlag;
+use nix::sys::uio::RemoteIoVec;
+use nix::unistd::Pid;
+use qtfs_control::mountinfo;
+use qtfs_control::mountinfo::Mount;
+use rustix::fs::AtFlags;
+use rustix::fs::StatxFlags;
+use std::io::IoSliceMut;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Longest path, with the NUL.
+pub(super) const PATH_MAX: usize = 4096;
+/// Memory is read up to a multiple of this, which no mapping is smaller than.
+const PAGE: usize = 4096;
+
+/// Where a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On this machine.
+    Local,
+    /// It is the top of a directory of HOST that is mounted here.
+    Top(PathBuf),
+    /// Below such a one; this is what HOST calls it.
+    Host(PathBuf),
+}
+
+/// A file that was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// By O_PATH.
+    pub(super) fd: OwnedFd,
+    pub(super) place: Place,
+}
+
+/// What can be learnt of threads.
+#[derive(Debug)]
+pub(super) struct View {
+    /// The supervisor's own procfs.
+    procfs: OwnedFd,
+}
+
+/// The tree of mounts decides whether a file is the top of one, or in what HOST has mounted below.
+fn place(mounts: &[Mount], id: u64, path: &Path) -> Option<Place> {
+    let mount = mounts.iter().find(|mount| mount.id == id)?;
+    let Some(host) = mount.to_host(path) else {
+        return (!mount.is_qtfs()).then_some(Place::Local);
+    };
+    let parent = mounts.iter().find(|parent| parent.id == mount.parent);
+    if path == mount.point && !parent.is_some_and(Mount::is_qtfs) {
+        return Some(Place::Top(host));
+    }
+    Some(Place::Host(host))
+}
+
+impl View {
+    pub(super) fn new(procfs: OwnedFd) -> Self {
+        Self { procfs }
+    }
+
+    /// What a link of a thread's procfs directory says.
+    fn link(&self, name: &str) -> nix::Result<PathBuf> {
+        nix::fcntl::readlinkat(&self.procfs, name).map(PathBuf::from)
+    }
+
+    /// Which mount namespace a thread is in.
+    pub(super) fn namespace(&self, tid: u32) -> nix::Result<PathBuf> {
+        self.link(&format!("{tid}/ns/mnt"))
+    }
+
+    /// The root directory of a thread.
+    pub(super) fn root(&self, tid: u32) -> nix::Result<OwnedFd> {
+        open_path(&self.procfs, &format!("{tid}/root"))
+    }
+
+    /// The supervisor's procfs.
+    pub(super) fn procfs(&self) -> &OwnedFd {
+        &self.procfs
+    }
+
+    /// Reads a text of at most `most` bytes, with its NUL, from a thread's memory.
+    pub(super) fn text(&self, tid: u32, address: u64, most: usize) -> nix::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        // CAST: addresses have the machine's size.
+        let mut at = address as usize;
+        while text.len() < most {
+            let room = (PAGE - at % PAGE).min(most - text.len());
+            let mut piece = vec![0; room];
+            let remote = [RemoteIoVec {
+                base: at,
+                len: room,
+            }];
+            // CAST: thread ids are positive.
+            let whom = Pid::from_raw(tid as i32);
+            let mut local = [IoSliceMut::new(&mut piece)];
+            let len = nix::sys::uio::process_vm_readv(whom, &mut local, &remote)?;
+            piece.truncate(len);
+            if let Some(end) = piece.iter().position(|byte| *byte == 0) {
+                piece.truncate(end);
+                text.append(&mut piece);
+                return Ok(text);
+            }
+            text.append(&mut piece);
+            at = at.checked_add(len).ok_or(Errno::EFAULT)?;
+            if len == 0 {
+                return Err(Errno::EFAULT);
+            }
+        }
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    /// Finds a file as a thread would. Links to open files of the thread are not followed (ELOOP).
+    pub(super) fn find(&self, tid: u32, path: &Path, flags: OFlag) -> nix::Result<Found> {
+        let root = self.root(tid)?;
+        let path = self.from_root(tid, path)?;
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        let fd = nix::fcntl::openat2(&root, &path, how)?;
+        let place = self.place(&fd)?;
+        Ok(Found { fd, place })
+    }
+
+    /// The absolute form of a path, for the thread's root.
+    fn from_root(&self, tid: u32, path: &Path) -> nix::Result<PathBuf> {
+        if path.as_os_str().is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if path.is_absolute() {
+            return Ok(path.to_owned());
+        }
+        let cwd = self.link(&format!("{tid}/cwd"))?;
+        let root = self.link(&format!("{tid}/root"))?;
+        let cwd = cwd.strip_prefix(&root).map_err(|_| Errno::ENOENT)?;
+        Ok(Path::new("/").join(cwd).join(path))
+    }
+
+    fn place(&self, fd: &OwnedFd) -> nix::Result<Place> {
+        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+        let id = stat
+            .map_err(|e| Errno::from_raw(e.raw_os_error()))?
+            .stx_mnt_id;
+        let path = self.link(&format!("self/fd/{}", fd.as_raw_fd()))?;
+        let table = read_at(&self.procfs, "self/mountinfo").map_err(|_| Errno::EIO)?;
+        // The supervisor has its own root, so a mount that it does not see is none of the program's.
+        Ok(place(&mountinfo::parse(&table), id, &path).unwrap_or(Place::Local))
+    }
+
+    /// What HOST calls a file that need not exist and whose last name is not followed, if it lies on HOST.
+    /// Its directory is found here, so that links of this machine count; the last name stays as it is, since
+    /// links in HOST's directories mean the same there.
+    pub(super) fn name_on_host(&self, tid: u32, path: &Path) -> nix::Result<Option<PathBuf>> {
+        let Some(name) = path.file_name() else {
+            return Ok(on_host(self.find(tid, path, OFlag::empty())?.place));
+        };
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let parent = self.find(tid, parent, OFlag::O_DIRECTORY)?;
+        if let Some(parent) = on_host(parent.place) {
+            return Ok(Some(parent.join(name)));
+        }
+        // The file may be the top of a mount, or a link of this machine.
+        Ok(on_host(self.find(tid, path, OFlag::empty())?.place))
+    }
+}
+
+/// The name on HOST, of whatever is there.
+pub(super) fn on_host(place: Place) -> Option<PathBuf> {
+    match place {
+        Place::Local => None,
+        Place::Top(path) | Place::Host(path) => Some(path),
+    }
+}
+
+/// A path from a thread's memory.
+pub(super) fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_top_is_told_from_what_host_has_mounted_below() {
+        let mounts = mountinfo::parse(
+            "\
+36 35 98:0 / / rw shared:1 - ext4 /dev/root rw
+40 36 0:44 / /d rw - qtfs /var/lib/docker/overlay2 rw
+41 40 0:45 / /d/x/merged rw - qtfs /var/lib/docker/overlay2/x/merged rw
+42 40 0:46 / /d/y rw - tmpfs none rw
+",
+        );
+        let place = |id, path: &str| place(&mounts, id, Path::new(path)).unwrap();
+        let host = |path: &str| Place::Host(path.into());
+        assert_eq!(place(36, "/etc"), Place::Local);
+        assert_eq!(
+            place(40, "/d"),
+            Place::Top("/var/lib/docker/overlay2".into())
+        );
+        assert_eq!(place(40, "/d/x"), host("/var/lib/docker/overlay2/x"));
+        assert_eq!(
+            place(41, "/d/x/merged"),
+            host("/var/lib/docker/overlay2/x/merged")
+        );
+        assert_eq!(place(42, "/d/y"), Place::Local);
+    }
+}
