@@ -36,6 +36,8 @@ class Runner:
         self.fs = filesystems.KINDS[options.fs](options)
         self.failed = 0
         self.manual = False
+        self.keeps_mounts = False
+        self.kept = set()
         self.unkillable = False
         self.subject = os.path.basename(options.file).removesuffix(".py")
         self.channel = remote.Channel(0, 1, "@@") if options.runner else None
@@ -46,6 +48,7 @@ class Runner:
         module = agent.load(os.path.abspath(self.options.file))
         # Such a file mounts and unmounts itself.
         self.manual = getattr(module, "MANUAL", False)
+        self.keeps_mounts = getattr(module, "KEEPS_MOUNTS", False)
         chosen = self.chosen()
         print("KTAP version 1")
         print(f"1..{len(chosen)}", flush=True)
@@ -81,6 +84,8 @@ class Runner:
         """The cases to run with their identities and full names."""
         found = []
         for one in registry.cases:
+            if one.only_full and not self.options.full:
+                continue
             for who in one.who:
                 label = one.name if len(one.who) == 1 else f"{one.name} ({who})"
                 if self.options.k is None or re.search(self.options.k, f"{self.subject}: {label}"):
@@ -99,6 +104,9 @@ class Runner:
                 self.fs.up()
             if hasattr(module, "set_up"):
                 module.set_up(self.fs)
+            # Mounts of the whole file; a file that mounts by itself says whether its cases share them.
+            if not self.manual or self.keeps_mounts:
+                self.kept = set(self.mounted())
             return True
         except BaseException as error:  # pylint: disable=broad-except
             self.diagnose(f"could not make {self.fs.name} ready:\n" + self.story(error))
@@ -208,6 +216,9 @@ class Runner:
     def mend_machines(self):
         """A case that failed could not undo what it did to the link and to the server; the next one needs both."""
         lab.link("reset")
+        # A file that has set the host up in its own way knows how to mend that.
+        if self.keeps_mounts:
+            return
         if self.fs.name == "qtfs":
             try:
                 host.server.start()
@@ -222,14 +233,18 @@ class Runner:
         except (ProcessLookupError, PermissionError):
             pass
 
-    def umount_left(self):
-        """A case that mounts itself may have failed in between; the file's own mount stays."""
+    def mounted(self):
+        """Where the file system under test is mounted."""
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
             mounts = [line.split(" ")[1:3] for line in file]
-        ours = [target for target, kind in mounts if kind == self.fs.name]
+        return [target for target, kind in mounts if kind == self.fs.name]
+
+    def umount_left(self):
+        """A case that mounts itself may have failed in between; the file's own mount stays."""
+        ours = self.mounted()
         # The host's mount points go with the mount that they are in.
         tops = [target for target in ours if not any(target.startswith(f"{other}/") for other in ours)]
-        for target in reversed([target for target in tops if self.manual or target != self.fs.mnt]):
+        for target in reversed([target for target in tops if target not in self.kept]):
             syscalls.umount(counters.plain(target), syscalls.MNT_FORCE | syscalls.MNT_DETACH)
 
     def end_of_case(self, failed, loses):

@@ -21,7 +21,7 @@ cases = []
 class Case:
     """One sentence, its function and what it needs."""
 
-    def __init__(self, name, function, who, limit, full, needs, loses):
+    def __init__(self, name, function, who, limit, full, needs, loses, only_full):
         self.name = name
         self.function = function
         self.who = who
@@ -29,9 +29,10 @@ class Case:
         self.full = full
         self.needs = needs
         self.loses = loses
+        self.only_full = only_full
 
 
-def case(name, who=EVERYBODY, limit=60, full=None, needs=(), loses=False):
+def case(name, who=EVERYBODY, limit=60, full=None, needs=(), loses=False, only_full=False):
     """Registers a function as a case.
 
     who    the identities that it runs as
@@ -40,10 +41,11 @@ def case(name, who=EVERYBODY, limit=60, full=None, needs=(), loses=False):
     needs  "qtfs" (this file system only), "two" (two machines), "lab" (drives the link or power),
            "posix" (what NFS can't do, for the sake of the comparison)
     loses  whether qtfs may say in the log that data or an answer is lost
+    only_full  whether there is no short form: it would take too long for every change
     """
     def register(function):
         needed = {needs} if isinstance(needs, str) else set(needs)
-        cases.append(Case(name, function, tuple(who), limit, full, needed, loses))
+        cases.append(Case(name, function, tuple(who), limit, full, needed, loses, only_full))
         return function
     return register
 

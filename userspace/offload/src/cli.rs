@@ -2,9 +2,11 @@
 
 //! The command line.
 
+use crate::config;
 use crate::failure::Failure;
 use crate::failure::EXIT_STATUS;
 use crate::run;
+use crate::setup::Side;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
@@ -26,8 +28,27 @@ struct Args {
     )]
     log: Level,
 
+    /// The description of both machines
+    #[arg(long, global = true, value_name = "FILE", default_value = config::FILE)]
+    config: PathBuf,
+
+    /// Which machine this is; told by HOST's address if left out
+    #[arg(
+        long = "for",
+        global = true,
+        value_name = "MACHINE",
+        ignore_case = true
+    )]
+    side: Option<Machine>,
+
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Machine {
+    Host,
+    Dpu,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -55,6 +76,43 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, value_name = "PROG")]
         command: Vec<OsString>,
     },
+
+    /// Prepare this machine and start everything that is not running
+    Up,
+
+    /// Stop everything, unmount, unload
+    Down,
+
+    /// Say what runs; exit status 1 if something does not
+    Status,
+
+    /// Look for the mistakes that are easily made, on HOST too, and say how to mend them; exit status 1 if there are any
+    Check,
+
+    #[command(hide = true)]
+    Facts,
+
+    #[command(hide = true)]
+    Keep {
+        name: String,
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// What is done to the whole of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// `qtfs-offload up`
+    Up,
+    /// `qtfs-offload down`
+    Down,
+    /// `qtfs-offload status`
+    Status,
+    /// `qtfs-offload check`
+    Check,
+    /// What `check` of the other machine asks.
+    Facts,
 }
 
 /// What to do.
@@ -62,6 +120,10 @@ enum Command {
 pub enum Action {
     /// `qtfs-offload run`
     Run(run::Options),
+    /// `qtfs-offload up` and the like, by the description, on one machine or the one that this is.
+    Whole(Whole, PathBuf, Option<Side>),
+    /// Keep a program of this name running.
+    Keep(String, Vec<OsString>),
 }
 
 /// The command line of this process.
@@ -85,7 +147,19 @@ fn action(args: Args) -> Result<(Action, LevelFilter), Failure> {
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
     };
+    let side = args.side.map(|side| match side {
+        Machine::Host => Side::Host,
+        Machine::Dpu => Side::Dpu,
+    });
+    let config = args.config;
+    let whole = |what| Action::Whole(what, config, side);
     let action = match args.command {
+        Command::Up => whole(Whole::Up),
+        Command::Down => whole(Whole::Down),
+        Command::Status => whole(Whole::Status),
+        Command::Check => whole(Whole::Check),
+        Command::Facts => whole(Whole::Facts),
+        Command::Keep { name, command } => Action::Keep(name, command),
         Command::Run {
             root,
             control,

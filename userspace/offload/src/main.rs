@@ -4,8 +4,12 @@
 
 use qtfs_offload::cli;
 use qtfs_offload::cli::Action;
+use qtfs_offload::cli::Whole;
+use qtfs_offload::config::Config;
 use qtfs_offload::failure::Failure;
 use qtfs_offload::run;
+use qtfs_offload::setup;
+use qtfs_offload::setup::Side;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
@@ -26,6 +30,25 @@ fn execute(action: Action, level: LevelFilter) -> Result<ExitCode, Failure> {
     start_log(level);
     match action {
         Action::Run(options) => run::run(&options),
+        Action::Keep(name, command) => setup::keep(&name, &command),
+        Action::Whole(what, file, side) => {
+            let config = Config::read(&file)?;
+            let side = side.map_or_else(|| Side::here(&config), Ok)?;
+            let fine = match what {
+                Whole::Up => setup::up(&config, side).map(|()| true),
+                Whole::Down => setup::down(&config, side).map(|()| true),
+                Whole::Facts => setup::facts(&config, side).map(|()| true),
+                Whole::Status => setup::status(&config, side),
+                Whole::Check => setup::check(&config, side),
+            };
+            fine.map(|fine| {
+                if fine {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                }
+            })
+        }
     }
 }
 

@@ -54,5 +54,6 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         .name("offload/calls".into())
         .spawn(move || supervisor.serve())
         .map_err(Failure::system("starting a thread"))?;
+    started.release()?;
     process::wait(&started)
 }

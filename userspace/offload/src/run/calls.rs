@@ -95,11 +95,8 @@ impl Supervisor {
             return Answer::Done(Err(Errno::EINTR));
         }
         tracing::debug!("thread {}: {decision:?}", held.tid);
-        match self.execute(held, decision) {
-            Ok(Answer::Done(done)) => Answer::Done(done),
-            Ok(answer) => answer,
-            Err(errno) => Answer::Done(Err(errno)),
-        }
+        self.execute(held, decision)
+            .unwrap_or_else(|errno| Answer::Done(Err(errno)))
     }
 
     fn text(&self, held: &Held, argument: usize, most: usize) -> Result<Vec<u8>, Errno> {
@@ -119,7 +116,7 @@ impl Supervisor {
 
     fn decide(&self, held: &Held) -> Result<Decision, Errno> {
         if held.number == libc::SYS_kill {
-            if let Err(error) = process::renew_numbers(self.view.procfs(), &self.root) {
+            if let Err(error) = process::renew_numbers(&self.root) {
                 tracing::warn!("the numbers of processes are not renewed: {error}");
             }
             // CAST: the kernel takes ints.

@@ -44,7 +44,7 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
 pub(super) fn options(data: &[u8]) -> Result<Vec<Parameter>, Errno> {
     let parts = data.split(|byte| *byte == b',');
     let given = parts.filter(|part| !part.is_empty());
-    given.map(|part| option(part)).collect()
+    given.map(option).collect()
 }
 
 fn option(part: &[u8]) -> Result<Parameter, Errno> {

@@ -69,6 +69,17 @@ pub(super) struct Started {
     pub(super) listener: OwnedFd,
     /// The procfs of the supervisor's own pid namespace, which `/proc` shows no more.
     pub(super) procfs: OwnedFd,
+    /// The program's process waits for a word by it.
+    waits: OwnedFd,
+}
+
+impl Started {
+    /// Lets the process become the program, now that everything is there to answer its calls.
+    pub(super) fn release(&self) -> Result<(), Failure> {
+        let sent = nix::unistd::write(&self.waits, b"go");
+        sent.map(drop)
+            .map_err(Failure::errno("starting the program"))
+    }
 }
 
 /// Opens something in a directory, with no rights but that of naming it.
@@ -119,6 +130,7 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
         program: first.1,
         listener: first.0,
         procfs: procfs.into(),
+        waits: ours,
     })
 }
 
@@ -256,8 +268,7 @@ fn prepare(options: &Options) -> io::Result<()> {
 }
 
 /// Begins the numbers anew before they run out.
-pub(super) fn renew_numbers(procfs: &OwnedFd, init_root: &OwnedFd) -> io::Result<()> {
-    let _ = procfs;
+pub(super) fn renew_numbers(init_root: &OwnedFd) -> io::Result<()> {
     for proc in ["proc", "local_proc"] {
         let file = format!("{proc}/{LAST_PID_FILE}");
         let Ok(text) = read_at(init_root, &file) else {
@@ -290,6 +301,10 @@ fn become_program(options: &Options, supervisor: &OwnedFd) -> i32 {
     };
     say(supervisor, &Word::Listening, Some(&listener));
     drop(listener);
+    // Nobody there means that the supervisor has given up, and this process with it.
+    if !nix::unistd::read(supervisor, &mut [0; 8]).is_ok_and(|len| len > 0) {
+        return 121;
+    }
     if options.root != Path::new("/") {
         let there = nix::unistd::chroot(&options.root).and_then(|()| nix::unistd::chdir("/"));
         if let Err(errno) = there {

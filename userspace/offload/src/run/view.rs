@@ -124,7 +124,7 @@ impl View {
     /// Finds a file as a thread would. Links to open files of the thread are not followed (ELOOP).
     pub(super) fn find(&self, tid: u32, path: &Path, flags: OFlag) -> nix::Result<Found> {
         let root = self.root(tid)?;
-        let path = self.from_root(tid, path)?;
+        let path = self.absolute(tid, path)?;
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT);
@@ -134,7 +134,7 @@ impl View {
     }
 
     /// The absolute form of a path, for the thread's root.
-    fn from_root(&self, tid: u32, path: &Path) -> nix::Result<PathBuf> {
+    fn absolute(&self, tid: u32, path: &Path) -> nix::Result<PathBuf> {
         if path.as_os_str().is_empty() {
             return Err(Errno::ENOENT);
         }

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Both machines as `qtfs-offload up` makes them: containerd and dockerd here, containers on the host."""
+
+import os
+import shutil
+import signal
+
+from . import files
+from . import image
+from . import process
+from . import server
+from .checks import eventually
+from .filesystems import build_directory, unload_module
+from .remote import host
+
+DIRECTORY = "/etc/qtfs"
+CONFIG = """\
+host = "10.0.0.1"
+modules = "{modules}"
+
+[docker]
+arguments = ["--live-restore"]
+"""
+CONTAINERD = "/etc/containerd/config.toml"
+# An emulated machine takes longer than containerd's limits for the programs that it calls.
+TIMEOUTS = "version = 2\n[timeouts]\n" + "".join(
+    f'"io.containerd.timeout.{name}" = "{seconds}s"\n'
+    for name, seconds in (("shim.cleanup", 120), ("shim.load", 120), ("shim.shutdown", 60), ("task.state", 60)))
+IMAGE = "docker.io/library/test:1"
+ARCHIVE = "/srv/test-image.tar"
+FLAT = "/srv/test-flat.tar"
+STATE = ("/var/lib/containerd", "/var/lib/docker", "/run/containerd", "/run/docker")
+
+
+def program(name):
+    """Where a program of the project is."""
+    return f"{build_directory()}/bin/{name}"
+
+
+def offload(*arguments, check=True, patience=200):
+    """qtfs-offload ARGUMENTS"""
+    return process.run([program("qtfs-offload"), *arguments], check=check, patience=patience)
+
+
+def configure(key):
+    """The description and the key of this machine; what the command makes itself is made anew."""
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    os.makedirs(DIRECTORY)
+    files.write(f"{DIRECTORY}/offload.toml", CONFIG.format(modules=build_directory()).encode())
+    files.write(f"{DIRECTORY}/rexec.key", key, 0o600)
+
+
+def host_up(key):
+    """The host, from what the tests have there to what users have."""
+    server.stop()
+    for directory in STATE:
+        shutil.rmtree(directory, ignore_errors=True)
+    configure(key)
+    offload("up")
+
+
+def host_down():
+    """The opposite."""
+    offload("down")
+    shutil.rmtree(DIRECTORY)
+
+
+def set_up():
+    """Brings both machines up, with an image here."""
+    unload_module()
+    key = os.urandom(32)
+    host.call("qtest.offload", "host_up", key, patience=200)
+    for directory in STATE:
+        shutil.rmtree(directory, ignore_errors=True)
+    configure(key)
+    os.makedirs(os.path.dirname(CONTAINERD), exist_ok=True)
+    files.write(CONTAINERD, TIMEOUTS.encode())
+    offload("up")
+    image.save(ARCHIVE, IMAGE)
+    image.save_flat(FLAT)
+
+
+def tear_down():
+    """Takes everything down again."""
+    offload("down")
+    shutil.rmtree(DIRECTORY)
+    host.call("qtest.offload", "host_down", patience=200)
+
+
+# --- What is where. ---
+
+def commands():
+    """The names of all processes of this machine (proc_pid_comm(5))."""
+    found = []
+    for pid, _ in process.processes():
+        try:
+            with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
+                found.append(file.read().strip())
+        except OSError:
+            continue
+    return found
+
+
+def containers():
+    """The control groups that containers have on this machine."""
+    groups = "/sys/fs/cgroup"
+    return sorted(os.path.join(top, name) for top in ("docker", "default", "k8s.io") if os.path.isdir(f"{groups}/{top}")
+                  for name in os.listdir(f"{groups}/{top}") if os.path.isdir(f"{groups}/{top}/{name}"))
+
+
+def left_here():
+    """What a container leaves on a machine while it lives: mounts, processes, control groups, bundles."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        mounts = sorted(line.split(" ")[4] for line in file if " - overlay " in line or "/mounts/shm" in line)
+    bundles = "/run/containerd/io.containerd.runtime.v2.task"
+    tasks = sorted(f"{space}/{name}" for space in os.listdir(bundles) for name in os.listdir(f"{bundles}/{space}"))
+    names = commands()
+    shims = sum(name.startswith("containerd-shim") for name in names)
+    return {"mounts": mounts, "bundles": tasks, "shims": shims, "rexec": names.count("rexec-keeper"), "groups": containers(),
+            "sockets": sorted(os.listdir("/run/containerd/s")) if os.path.isdir("/run/containerd/s") else []}
+
+
+def left_there():
+    """The same of the host."""
+    return host.call("qtest.offload", "left_here")
+
+
+EMPTY = {"mounts": [], "bundles": [], "shims": 0, "rexec": 0, "groups": [], "sockets": []}
+
+
+def nothing_left():
+    """After the containers nothing of them is on the host."""
+    seen = {}
+
+    def gone():
+        seen.update(left_there())
+        return seen == EMPTY
+    try:
+        eventually(gone, 60)
+    except AssertionError as error:
+        raise AssertionError(f"left on the host: {seen}") from error
+
+
+def kill_there(name, number=signal.SIGKILL):
+    """Kills all processes of a name on the host; their keepers start them again."""
+    host.process.run(["pkill", f"-{int(number)}", "-x", name])

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Stock containerd and dockerd on the dpu, their containers on the host, as `qtfs-offload up` makes it."""
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import threading
+
+from qtest import ROOT, case, eq, eventually, files, host, lab, offload, process, true
+from qtest.offload import IMAGE, kill_there, left_there, nothing_left
+
+MANUAL = True
+KEEPS_MOUNTS = True
+# An emulated machine takes seconds for what a real one does in one.
+PATIENT = 150
+
+
+def set_up(_):
+    offload.set_up()
+    ctr("images", "import", offload.ARCHIVE)
+    docker("load", "-i", offload.ARCHIVE)
+
+
+def tear_down(_):
+    offload.tear_down()
+
+
+def ctr(*arguments, check=True, stdin=b""):
+    """ctr ARGUMENTS; what it prints."""
+    return process.run(["ctr", *arguments], check=check, patience=PATIENT, stdin=stdin)
+
+
+def docker(*arguments, check=True, stdin=b""):
+    """docker ARGUMENTS; what it prints."""
+    return process.run(["docker", *arguments], check=check, patience=PATIENT, stdin=stdin)
+
+
+def running(name):
+    """Whether a container of dockerd runs."""
+    return docker("inspect", "-f", "{{.State.Running}}", name, check=False).text == "true"
+
+
+def pid_of(name):
+    """The process of a container of dockerd, on the host."""
+    return int(docker("inspect", "-f", "{{.State.Pid}}", name).text)
+
+
+def command_there(pid):
+    """What a process of the host is."""
+    return host.process.run(["cat", f"/proc/{pid}/cmdline"], check=False).out.split(b"\0")[0]
+
+
+def daemon(name):
+    """The process of a daemon here."""
+    return int(process.run(["pgrep", "-x", name]).text)
+
+
+def restarted(name, number):
+    """Has a daemon killed, and waits until its keeper has brought it back."""
+    old = daemon(name)
+    os.kill(old, number)
+    ready = {"containerd": ["ctr", "version"], "dockerd": ["docker", "version"]}[name]
+
+    def back():
+        new = process.run(["pgrep", "-x", name], check=False).text
+        return new not in ("", str(old)) and process.run(ready, check=False).status == 0
+    eventually(back, PATIENT, f"{name} is back")
+
+
+def clear():
+    """Takes away what a case that failed has left."""
+    left = docker("ps", "-aq", check=False).text.split()
+    if left:
+        docker("rm", "-f", *left, check=False)
+    for name in ctr("container", "ls", "-q", check=False).text.split():
+        ctr("task", "kill", "-s", "KILL", name, check=False)
+        ctr("task", "rm", "-f", name, check=False)
+        ctr("container", "rm", name, check=False)
+
+
+def offloaded(what, **more):
+    """Registers a case that needs both machines as they are set up here, and leaves nothing on the host."""
+    def register(function):
+        @functools.wraps(function)
+        def body(t):
+            try:
+                function(t)
+                nothing_left()
+            except BaseException:
+                clear()
+                raise
+        return case(what, who=[ROOT], needs={"qtfs", "two", *more.pop("needs", ())}, limit=more.pop("limit", 300), **more)(body)
+    return register
+
+
+# --- What is where. ---
+
+@offloaded("qtfs-offload status and check find nothing wrong on either machine")
+def fine(t):
+    for command in ("status", "check"):
+        found = offload.offload(command)
+        true("WRONG" not in found.text and "DOWN" not in found.text, found.text)
+        found = host.process.run([offload.program("qtfs-offload"), command], patience=100)
+        true("WRONG" not in found.text and "DOWN" not in found.text, found.text)
+
+
+@offloaded("the daemons run here and not on the host, a container runs there and not here")
+def placement(t):
+    docker("run", "-d", "--name", "where", "--network", "none", IMAGE, "sleep", "1234")
+    pid = pid_of("where")
+    eq(command_there(pid), b"sleep")
+    true("1234" not in process.run(["ps", "-eo", "args"]).text, "the process is not here")
+    for name in ("containerd", "dockerd"):
+        true(name in offload.commands(), f"{name} is here")
+        true(name not in host.call("qtest.offload", "commands"), f"{name} is not on the host")
+    groups = left_there()["groups"]
+    eq([group.split("/")[0] for group in groups], ["docker"])
+    eq(offload.containers(), [])
+    docker("rm", "-f", "where")
+
+
+# --- containerd. ---
+
+LOOK = "cat /etc/hello; ls /old /opaque; stat -c %a /special/zero /special/fifo; stat -c %h /bin/hard; stat -c %u /old/stays"
+
+
+@offloaded("an image has its whiteouts, opaque directories, devices, hard links, owners and capabilities on the host")
+def layers(t):
+    found = ctr("run", "--rm", IMAGE, "look", "/bin/sh", "-c", LOOK)
+    eq(found.text.split(), "hello from the upper layer /old: stays /opaque: above 666 600 2 1000".split())
+    snapshots = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+    capable = host.process.run(f"getcap {snapshots}/*/fs/bin/capable").text
+    true("cap_net_raw" in capable, capable)
+
+
+@offloaded("ctr run -d, exec, exec with stdin, metrics, pause, resume, kill and rm")
+def ctr_life(t):
+    ctr("run", "-d", IMAGE, "life", "/bin/sleep", "1000")
+    true("sleep 1000" in ctr("task", "exec", "--exec-id", "e1", "life", "/bin/ps").text, "exec sees the process")
+    eq(ctr("task", "exec", "--exec-id", "e2", "life", "/bin/cat", stdin=b"in\n").text, "in")
+    true("pids.current" in ctr("task", "metrics", "life").text, "metrics of the host's control group")
+    ctr("task", "pause", "life")
+    true("PAUSED" in ctr("task", "ls").text, "paused")
+    ctr("task", "resume", "life")
+    eq(ctr("task", "exec", "--exec-id", "e3", "life", "/bin/sh", "-c", "exit 41", check=False).status, 41)
+    ctr("task", "kill", "-s", "KILL", "life")
+    eventually(lambda: "STOPPED" in ctr("task", "ls").text, 60, "the exit event of the shim")
+    ctr("task", "rm", "life", check=False)
+    ctr("container", "rm", "life")
+
+
+@offloaded("containerd killed with -9 and restarted finds its live task again, and events of the shim arrive", only_full=True)
+def containerd_dies(t):
+    ctr("run", "-d", IMAGE, "lives", "/bin/sleep", "1000")
+    restarted("containerd", signal.SIGKILL)
+    eventually(lambda: "RUNNING" in ctr("task", "ls").text, 60, "the task lives")
+    eq(ctr("task", "exec", "--exec-id", "e", "lives", "/bin/echo", "again").text, "again")
+    ctr("task", "kill", "-s", "KILL", "lives")
+    eventually(lambda: "STOPPED" in ctr("task", "ls").text, 60, "the event arrives")
+    ctr("task", "rm", "lives", check=False)
+    ctr("container", "rm", "lives")
+
+
+# --- dockerd. ---
+
+@offloaded("docker run with --network none and host, -i, -t, --init, limits, a read-only root, a user, an exit status")
+def docker_run(t):
+    eq(docker("run", "--rm", "-i", "--network", "none", IMAGE, "cat", stdin=b"stdin\n").text, "stdin")
+    typed = ["script", "-qec", f"docker run --rm -t --init --network host {IMAGE} ps", "/dev/null"]
+    true("docker-init" in process.run(typed, patience=PATIENT).text, "tini is process 1 on the terminal")
+    limits = ("--memory", "64m", "--cpus", "0.5", "--read-only", "--user", "1000")
+    found = docker("run", "--rm", "--network", "none", *limits, IMAGE, "sh", "-c", "id -u; touch /x || echo read-only; exit 41", check=False)
+    eq((found.status, found.text), (41, "1000\nread-only"))
+
+
+@offloaded("docker run -d with a volume and limits, exec, cp both ways, diff, top, pause, kill, logs, commit")
+def docker_day(t):
+    docker("run", "-d", "--name", "day", "--network", "none", "-v", "day:/data", "--memory", "64m", "--init", IMAGE,
+           "sh", "-c", "echo kept >/data/file; echo begun; sleep 1000")
+    eventually(lambda: docker("logs", "day").text == "begun", 60)
+    eq(host.files.read("/var/lib/docker/volumes/day/_data/file"), b"kept\n")
+    eq(docker("exec", "-i", "day", "cat", stdin=b"in\n").text, "in")
+    files.write("/srv/in", b"copied\n")
+    docker("cp", "/srv/in", "day:/root/in")
+    docker("cp", "day:/root/in", "/srv/out")
+    eq(files.read("/srv/out"), b"copied\n")
+    true("A /root/in" in docker("diff", "day").text, "diff")
+    true("sleep 1000" in docker("top", "day").text, "top shows the host's processes")
+    docker("pause", "day")
+    docker("unpause", "day")
+    docker("commit", "day", "day:1")
+    docker("kill", "day")
+    docker("rm", "day")
+    docker("volume", "rm", "day")
+    eq(docker("run", "--rm", "--network", "none", "day:1", "cat", "/root/in").text, "copied")
+    docker("rmi", "day:1")
+
+
+@offloaded("docker run with a volume, a bind mount of the host, a tmpfs, and a shared ipc namespace", only_full=True)
+def docker_mounts(t):
+    docker("run", "--rm", "--network", "none", "-v", "volume:/data", "--tmpfs", "/t", IMAGE, "sh", "-c", "echo kept >/data/file; mount | grep -q ' /t type tmpfs'")
+    eq(docker("run", "--rm", "--network", "none", "-v", "volume:/data:ro", IMAGE, "cat", "/data/file").text, "kept")
+    eq(host.files.read("/var/lib/docker/volumes/volume/_data/file"), b"kept\n")
+    docker("volume", "rm", "volume")
+    docker("run", "-d", "--name", "shm", "--ipc", "shareable", "--network", "none", IMAGE, "sleep", "1000")
+    docker("exec", "shm", "sh", "-c", "echo shared >/dev/shm/file")
+    eq(docker("run", "--rm", "--network", "none", "--ipc", "container:shm", IMAGE, "cat", "/dev/shm/file").text, "shared")
+    docker("rm", "-f", "shm")
+
+
+@offloaded("docker exec, cp both ways, diff, top, stats, pause, stop, start, kill, restart, logs -f, events", only_full=True)
+def docker_life(t):
+    docker("run", "-d", "--name", "life", "--network", "none", IMAGE, "sh", "-c", "echo begun; trap 'exit 7' TERM; while :; do sleep 1; done")
+    eq(docker("exec", "-i", "life", "cat", stdin=b"in\n").text, "in")
+    files.write("/srv/in", b"copied\n")
+    docker("cp", "/srv/in", "life:/tmp/in")
+    eq(docker("exec", "life", "cat", "/tmp/in").text, "copied")
+    docker("cp", "life:/etc/hello", "/srv/out")
+    eq(files.read("/srv/out"), b"hello from the upper layer\n")
+    true("A /tmp/in" in docker("diff", "life").text, "diff")
+    true("sleep 1" in docker("top", "life").text or "while" in docker("top", "life").text, "top")
+    true("life" in docker("stats", "--no-stream", "life").text, "stats")
+    docker("pause", "life")
+    docker("unpause", "life")
+    docker("stop", "-t", "60", "life")
+    eq(docker("inspect", "-f", "{{.State.ExitCode}}", "life").text, "7")
+    docker("start", "life")
+    true(running("life"), "started again")
+    docker("kill", "life")
+    eventually(lambda: not running("life"), 60)
+    eq(docker("logs", "life").text.split(), ["begun", "begun"])
+    docker("restart", "life")
+    follows = subprocess.Popen(["docker", "logs", "-f", "life"], stdout=subprocess.PIPE, text=True)
+    eq([follows.stdout.readline() for _ in range(3)], ["begun\n"] * 3)
+    docker("rm", "-f", "life")
+    follows.wait(PATIENT)
+    since = docker("events", "--since", "1h", "--until", "0s", "--filter", "container=life", "--format", "{{.Action}}").text.split("\n")
+    true({"create", "start", "die", "kill", "destroy"} <= set(since), since)
+
+
+@offloaded("docker import, commit, save, load, build of a Dockerfile, and rmi", only_full=True)
+def docker_images(t):
+    docker("import", offload.FLAT, "flat:1")
+    docker("run", "--name", "changed", "--network", "none", IMAGE, "sh", "-c", "echo new >/root/new")
+    docker("commit", "changed", "committed:1")
+    docker("rm", "changed")
+    docker("save", "committed:1", "-o", "/srv/saved.tar")
+    docker("rmi", "committed:1")
+    docker("load", "-i", "/srv/saved.tar")
+    eq(docker("run", "--rm", "--network", "none", "committed:1", "cat", "/root/new").text, "new")
+    os.makedirs("/srv/build", exist_ok=True)
+    files.write("/srv/build/added", b"added\n")
+    files.write("/srv/build/Dockerfile", f"FROM {IMAGE}\nCOPY added /added\nRUN echo built >/built\nCMD [\"cat\", \"/added\", \"/built\"]\n".encode())
+    built = process.run(["docker", "build", "--network", "none", "-t", "built:1", "/srv/build"], patience=PATIENT, env={"DOCKER_BUILDKIT": "0"})
+    true("Successfully" in built.text, built.text)
+    eq(docker("run", "--rm", "--network", "none", "built:1").text, "added\nbuilt")
+    docker("rmi", "flat:1", "committed:1", "built:1")
+
+
+@offloaded("20 containers run at once", limit=1200, only_full=True)
+def many(t):
+    names = [f"many{number}" for number in range(20)]
+    starts = [subprocess.Popen(["docker", "run", "-d", "--name", name, "--network", "none", IMAGE, "sleep", "1000"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for name in names]
+    for start in starts:
+        complaint = start.communicate(timeout=600)[1]
+        eq((start.returncode, complaint), (0, ""))
+    eq(len(left_there()["groups"]), len(names))
+    docker("rm", "-f", *names)
+
+
+# --- Faults. ---
+
+@offloaded("dockerd killed with -9, or restarted, finds its container again, which lives on")
+def dockerd_dies(t):
+    docker("run", "-d", "--name", "lives", "--network", "none", IMAGE, "sleep", "1000")
+    pid = pid_of("lives")
+    for number in (signal.SIGTERM, signal.SIGKILL)[t.amount(1, 0):]:
+        restarted("dockerd", number)
+        true(running("lives"), "still known")
+        eq(pid_of("lives"), pid)
+        eq(docker("exec", "lives", "echo", "again").text, "again")
+    docker("rm", "-f", "lives")
+
+
+@offloaded("the link is cut while a container is started and its log is followed: both go on", needs={"lab"}, limit=400)
+def link_cut(t):
+    docker("run", "-d", "--name", "talks", "--network", "none", IMAGE, "sh", "-c", "for i in $(seq 100); do echo $i; sleep 0.1; done; sleep 1000")
+    follows = subprocess.Popen(["docker", "logs", "-f", "talks"], stdout=subprocess.PIPE, text=True)
+    starts = subprocess.Popen(["docker", "run", "--rm", "--network", "none", IMAGE, "echo", "started"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    eq(follows.stdout.readline(), "1\n")
+    lab.link("down")
+    timer = threading.Timer(t.amount(3, 30), lambda: lab.link("up"))
+    timer.start()
+    timer.join()
+    eq(starts.communicate(timeout=PATIENT)[0], "started\n")
+    eq([int(follows.stdout.readline()) for _ in range(99)], list(range(2, 101)))
+    docker("rm", "-f", "talks")
+    follows.wait(PATIENT)
+
+
+@offloaded("engine killed with -9 while containers start: they start, and nothing stays behind", needs={"lab"})
+def engine_dies(t):
+    starts = [subprocess.Popen(["docker", "run", "--rm", "--network", "none", IMAGE, "echo", "started"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+              for _ in range(t.amount(1, 4))]
+    kill_there("engine")
+    for start in starts:
+        eq(start.communicate(timeout=PATIENT)[0], "started\n")
+
+
+@offloaded("rexec_server killed with -9: running containers live, and new ones start", needs={"lab"}, only_full=True)
+def rexec_dies(t):
+    docker("run", "-d", "--name", "lives", "--network", "none", IMAGE, "sleep", "1000")
+    kill_there("rexec_server")
+    ready = lambda: offload.offload("check", check=False).status == 0
+    eventually(ready, 60, "the server is back")
+    true(running("lives"), "the container lives")
+    eq(docker("run", "--rm", "--network", "none", IMAGE, "echo", "new").text, "new")
+    docker("rm", "-f", "lives")
+
+
+# --- The supervisor by itself. ---
+
+def supervised(script, check=True):
+    """A script under `qtfs-offload run`."""
+    return process.run([offload.program("qtfs-offload"), "run", "--", "sh", "-c", script], check=check, patience=60)
+
+
+OVERLAY = "/var/lib/docker/overlay2"
+
+
+@offloaded("a mount below a directory of the host is made there, and seen here by the next system call")
+def mount_there(t):
+    script = f"cd {OVERLAY} && mkdir -p x/l x/u x/w x/m && echo low >x/l/f && mount -t overlay overlay -o lowerdir=x/l,upperdir=x/u,workdir=x/w x/m"
+    eq(supervised(f"{script} && cat x/m/f && echo new >x/m/g && cat x/u/g").text, "low\nnew")
+    eq(host.process.run(["cat", f"{OVERLAY}/x/m/g"]).text, "new")
+    supervised(f"umount {OVERLAY}/x/m && ! ls {OVERLAY}/x/m/f 2>/dev/null && rm -r {OVERLAY}/x")
+
+
+@offloaded("what a program mounts in a namespace of its own, or outside the host's directories, stays here")
+def mount_here(t):
+    supervised(f"mkdir {OVERLAY}/p; unshare -m sh -c 'mount -t tmpfs none {OVERLAY}/p && touch {OVERLAY}/p/x'; ! ls {OVERLAY}/p/x 2>/dev/null && rmdir {OVERLAY}/p")
+    supervised("mkdir -p /srv/m && mount -t tmpfs none /srv/m && touch /srv/m/x && umount /srv/m && ! ls /srv/m/x 2>/dev/null")
+    before = host.process.run(["cat", "/proc/mounts"]).text
+    true("/srv/m" not in before, "nothing of it is on the host")
+
+
+@offloaded("umount of a mounted directory of the host is EINVAL, and it stays mounted")
+def unmount_top(t):
+    found = supervised(f"umount {OVERLAY}", check=False)
+    true(found.status != 0 and b"not mounted" in found.err, found)
+    true(os.path.ismount(OVERLAY), "it is still mounted")
+
+
+@offloaded("what the host's policy does not allow is EPERM, with a line here and there that says why")
+def refused(t):
+    found = supervised(f"mkdir -p {OVERLAY}/r; mount -t proc none {OVERLAY}/r; rmdir {OVERLAY}/r", check=False)
+    true(b"not in mount = [...] of [offload]" in found.err, found)
+    log = host.files.read("/var/log/qtfs/engine.log")
+    true(b"refused to an offloaded program" in log, "engine says so too")
+    found = supervised("kill -9 2; echo $?")
+    true(b"not in kill = [...]" in found.err, found)
+
+
+@offloaded("pids of the program are none of the host's, so a signal for one of the host's never hits one here")
+def pids(t):
+    found = supervised("echo $$; kill -0 299 2>&1; echo $?").text.split("\n")
+    true(int(found[0]) >= 3000000, found)
+    true(re.search("[Nn]o such process|not permitted", found[1]), found)
+
+
+@offloaded("exit status and death by a signal of the program are those of qtfs-offload run, and its descendants end with it")
+def ends(t):
+    eq(supervised("exit 41", check=False).status, 41)
+    eq(supervised("kill -9 $$", check=False).status, 128 + 9)
+    eq(process.run([offload.program("qtfs-offload"), "run", "--", "/no/program"], check=False).status, 127)
+    supervised("setsid sleep 4321 & exit 0")
+    true("4321" not in process.run(["ps", "-eo", "args"]).text, "nobody is left")

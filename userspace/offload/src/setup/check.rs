@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mistakes that others have made, and how to mend them.
+
+use super::host;
+use super::machine;
+use super::Side;
+use crate::config::Config;
+use serde::Deserialize;
+use serde::Serialize;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+/// More than this between the two clocks is told: files would seem to come from the future.
+const CLOCK: u64 = 2;
+/// More pids than this on HOST, and one might be that of a program of the DPU.
+const PIDS: u64 = 3_000_000;
+
+/// What was looked at.
+#[derive(Debug)]
+pub(super) struct Finding {
+    what: String,
+    /// What to do; None if it is right.
+    remedy: Option<String>,
+    fatal: bool,
+}
+
+impl Finding {
+    pub(super) fn is_wrong(&self) -> bool {
+        self.remedy.is_some()
+    }
+
+    /// Whether nothing would work.
+    pub(super) fn is_fatal(&self) -> bool {
+        self.fatal && self.is_wrong()
+    }
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn look(&mut self, what: impl Into<String>, right: bool, remedy: impl Into<String>) {
+        self.add(what, right, remedy, false);
+    }
+
+    fn must(&mut self, what: impl Into<String>, right: bool, remedy: impl Into<String>) {
+        self.add(what, right, remedy, true);
+    }
+
+    fn add(
+        &mut self,
+        what: impl Into<String>,
+        right: bool,
+        remedy: impl Into<String>,
+        fatal: bool,
+    ) {
+        self.0.push(Finding {
+            what: what.into(),
+            remedy: (!right).then(|| remedy.into()),
+            fatal,
+        });
+    }
+}
+
+/// What one machine tells the other.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Facts {
+    /// Seconds since 1970.
+    time: u64,
+    /// Of this program.
+    version: String,
+    runc: Option<String>,
+    shim: Option<String>,
+    /// Mounts of / are propagated.
+    shared: bool,
+    /// Directories that are not there.
+    missing: Vec<String>,
+    /// Daemons that should not run there.
+    daemons: Vec<String>,
+    pid_max: u64,
+}
+
+/// The names of all processes.
+fn processes() -> Vec<String> {
+    let directories = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names =
+        directories.filter_map(|entry| std::fs::read_to_string(entry.path().join("comm")).ok());
+    names.map(|name| name.trim().to_owned()).collect()
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+impl Facts {
+    pub(super) fn gather(config: &Config, side: Side) -> Self {
+        let names = processes();
+        let daemons = ["containerd", "dockerd"].into_iter();
+        let daemons =
+            daemons.filter(|daemon| side == Side::Host && names.iter().any(|name| name == daemon));
+        let shared = config.shared().into_iter();
+        let missing = shared.filter(|path| side == Side::Host && !path.is_dir());
+        let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max");
+        Self {
+            time: now(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            runc: machine::version("runc", "--version"),
+            shim: machine::version("containerd-shim-runc-v2", "-v"),
+            shared: machine::root_is_shared(),
+            missing: missing.map(|path| path.display().to_string()).collect(),
+            daemons: daemons.map(String::from).collect(),
+            pid_max: pid_max
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(0),
+        }
+    }
+}
+
+/// What can be looked at on this machine.
+pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
+    let mut found = Findings::default();
+    let programs = config.programs().unwrap_or_default();
+    let ours: &[&str] = match side {
+        Side::Host => &["engine", "rexec_server", "qtfs-runc", "qtfs-offload"],
+        Side::Dpu => &["udsproxyd", "rexec", "qtfs-offload"],
+    };
+    for name in ours {
+        let path = programs.join(name);
+        let remedy = "install it there, or set programs = \"DIRECTORY\" in offload.toml";
+        found.must(
+            format!("program {}", path.display()),
+            path.is_file(),
+            remedy,
+        );
+    }
+    let mut daemons: Vec<(&str, &str)> = Vec::new();
+    match side {
+        Side::Host => daemons.extend([("containerd-shim-runc-v2", "containerd"), ("runc", "runc")]),
+        Side::Dpu => {
+            if config.containerd.start {
+                daemons.push(("containerd", "containerd"));
+            }
+            if config.docker.start {
+                daemons.extend([("dockerd", "docker.io"), ("runc", "runc")]);
+            }
+        }
+    }
+    for (name, package) in daemons {
+        let there = match side {
+            Side::Host => machine::find(name).is_some(),
+            Side::Dpu => ["usr/sbin", "usr/bin", "usr/local/bin", "usr/local/sbin"]
+                .iter()
+                .any(|d| config.root.join(d).join(name).is_file()),
+        };
+        found.must(
+            format!("program {name}"),
+            there,
+            format!("apt install {package}"),
+        );
+    }
+    let key = std::fs::metadata(host::KEY);
+    found.must(
+        format!("key {}", host::KEY),
+        key.is_ok(),
+        format!(
+            "make one and copy it to the other machine: (umask 077; head -c 32 /dev/urandom > {})",
+            host::KEY
+        ),
+    );
+    if let Ok(key) = key {
+        let remedy = format!("chmod 600 {}", host::KEY);
+        found.must(
+            "only root can read the key",
+            key.mode() & 0o077 == 0,
+            remedy,
+        );
+    }
+    let remedy = "mount --make-rshared / (qtfs-offload up does); otherwise dockerd hides what is mounted in /var/lib/docker";
+    found.look(
+        "mounts of / are propagated",
+        machine::root_is_shared(),
+        remedy,
+    );
+    let cgroup = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let remedy = "cgroup v2 is needed: mount -t cgroup2 cgroup2 /sys/fs/cgroup";
+    found.must("control groups v2", cgroup, remedy);
+    if let Some(directory) = &config.modules {
+        let name = match side {
+            Side::Host => "qtfs_server.ko",
+            Side::Dpu => "qtfs.ko",
+        };
+        let path = directory.join(name);
+        let remedy = "build it with make, or correct modules = in offload.toml";
+        found.must(format!("module {}", path.display()), path.is_file(), remedy);
+    }
+    if side == Side::Host {
+        let facts = Facts::gather(config, side);
+        let text = facts.daemons.join(" and ");
+        let remedy = format!(
+            "{text} is to run on the DPU: systemctl disable --now {}",
+            facts.daemons.join(" ")
+        );
+        found.look(
+            "no containerd or dockerd on HOST",
+            facts.daemons.is_empty(),
+            remedy,
+        );
+        let remedy =
+            format!("sysctl kernel.pid_max={PIDS}, so that pids of the two machines differ");
+        found.look("pids of HOST", facts.pid_max <= PIDS, remedy);
+    }
+    found.0
+}
+
+/// What HOST says of itself, by rexec.
+fn ask(config: &Config) -> Result<Facts, String> {
+    let rexec = config.programs().map_err(|e| e.to_string())?.join("rexec");
+    let asked = Command::new(rexec)
+        .args(["--directory", "/", "--", "qtfs-offload", "facts"])
+        .stdin(Stdio::null())
+        .output();
+    let output = asked.map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+}
+
+/// What can be found out of HOST from the DPU.
+pub(super) fn of_host(config: &Config) -> Vec<Finding> {
+    let mut found = Findings::default();
+    let facts = match ask(config) {
+        Ok(facts) => facts,
+        Err(error) => {
+            let remedy = format!("{error}. On HOST: qtfs-offload up");
+            found.look("HOST answers", false, remedy);
+            return found.0;
+        }
+    };
+    found.look("HOST answers", true, "");
+    let apart = facts.time.abs_diff(now());
+    let remedy = format!("they are {apart} s apart: run an NTP client on both machines");
+    found.look("clocks", apart <= CLOCK, remedy);
+    let own = Facts::gather(config, Side::Dpu);
+    let remedy = format!(
+        "HOST has qtfs {}, this machine {}: install the same",
+        facts.version, own.version
+    );
+    found.look("versions of qtfs", facts.version == own.version, remedy);
+    let has = |version: &Option<String>| version.as_deref().unwrap_or("none").to_owned();
+    let remedy = format!(
+        "HOST has {:?}, this machine {:?}: install the same",
+        has(&facts.runc),
+        has(&own.runc)
+    );
+    found.look(
+        "versions of runc",
+        facts.runc.is_some() && (own.runc.is_none() || facts.runc == own.runc),
+        remedy,
+    );
+    found.look(
+        "HOST has containerd-shim-runc-v2",
+        facts.shim.is_some(),
+        "on HOST: apt install containerd",
+    );
+    found.look(
+        "HOST's mounts are propagated",
+        facts.shared,
+        "on HOST: mount --make-rshared /",
+    );
+    let remedy = format!(
+        "missing: {}. On HOST: qtfs-offload up",
+        facts.missing.join(" ")
+    );
+    found.look("HOST's directories", facts.missing.is_empty(), remedy);
+    let remedy = format!(
+        "{} runs there: systemctl disable --now it",
+        facts.daemons.join(", ")
+    );
+    found.look(
+        "no containerd or dockerd on HOST",
+        facts.daemons.is_empty(),
+        remedy,
+    );
+    found.0
+}
+
+/// Prints what was found.
+pub(super) fn print(findings: &[Finding]) {
+    for Finding { what, remedy, .. } in findings {
+        match remedy {
+            None => println!("ok     {what}"),
+            Some(remedy) => println!("WRONG  {what}: {remedy}"),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Programs that run as long as the machine does: started, restarted when they die, stopped.
+//!
+//! Where systemd is, its units do the same; this is for machines without, and for trying.
+
+use crate::failure::Failure;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitCode;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+/// Where keepers leave their process ids, and programs their logs.
+const STATE: &str = "/run/qtfs/parts";
+const LOGS: &str = "/var/log/qtfs";
+/// How long a program may take until it is ready: machines may be slow.
+const READY: Duration = Duration::from_secs(180);
+/// How long a program may take to end.
+const END: Duration = Duration::from_secs(120);
+const TICK: Duration = Duration::from_millis(50);
+/// Between the death of a program and the next attempt.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How it is known that a program is ready.
+#[derive(Debug)]
+pub(super) enum Ready {
+    /// It listens on a unix socket.
+    Socket(PathBuf),
+    /// It listens on a port.
+    Port(SocketAddr),
+    /// It has a device open that only one may have open.
+    Device(PathBuf),
+}
+
+impl Ready {
+    fn is(&self) -> bool {
+        match self {
+            Self::Socket(path) => UnixStream::connect(path).is_ok(),
+            Self::Port(address) => {
+                TcpStream::connect_timeout(address, Duration::from_secs(1)).is_ok()
+            }
+            Self::Device(path) => {
+                let open = File::options().read(true).write(true).open(path);
+                open.is_err_and(|error| error.raw_os_error() == Some(nix::libc::EBUSY))
+            }
+        }
+    }
+}
+
+/// A program that is kept running.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) name: &'static str,
+    pub(super) command: Vec<OsString>,
+    pub(super) path: Option<OsString>,
+    pub(super) ready: Ready,
+}
+
+fn pid_file(name: &str) -> PathBuf {
+    Path::new(STATE).join(format!("{name}.pid"))
+}
+
+/// The keeper of a part, if there is one; a number that was used again is another program's.
+fn keeper(name: &str) -> Option<Pid> {
+    let pid: i32 = std::fs::read_to_string(pid_file(name))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    let is = words.next() == Some(b"keep") && words.next() == Some(name.as_bytes());
+    is.then(|| Pid::from_raw(pid))
+}
+
+impl Part {
+    fn log(&self) -> PathBuf {
+        Path::new(LOGS).join(format!("{}.log", self.name))
+    }
+
+    /// Starts it, unless it runs, and waits until it is ready.
+    pub(super) fn start(&self) -> Result<(), Failure> {
+        if self.ready.is() {
+            println!("{:<16} runs already", self.name);
+            return Ok(());
+        }
+        let starting = Failure::system("starting a program");
+        for directory in [STATE, LOGS] {
+            std::fs::create_dir_all(directory).map_err(&starting)?;
+        }
+        let mut started = None;
+        if keeper(self.name).is_none() {
+            let log = File::options().append(true).create(true).open(self.log());
+            let log = log.map_err(&starting)?;
+            let mut command = Command::new(std::env::current_exe().map_err(&starting)?);
+            command
+                .arg("keep")
+                .arg(self.name)
+                .arg("--")
+                .args(&self.command);
+            if let Some(path) = &self.path {
+                command.env("PATH", path);
+            }
+            command.stdin(Stdio::null()).current_dir("/");
+            command
+                .stdout(log.try_clone().map_err(&starting)?)
+                .stderr(log);
+            // Not ended by a signal for the group of whoever calls this.
+            command.process_group(0);
+            let child = command.spawn().map_err(&starting)?;
+            std::fs::write(pid_file(self.name), child.id().to_string()).map_err(&starting)?;
+            started = Some(child);
+        }
+        let begun = Instant::now();
+        while !self.ready.is() {
+            let ended = match &mut started {
+                Some(child) => child.try_wait().map_err(&starting)?.is_some(),
+                None => keeper(self.name).is_none(),
+            };
+            if ended || begun.elapsed() > READY {
+                let log = self.log();
+                let text = std::fs::read_to_string(&log).unwrap_or_default();
+                let last = text.lines().last().unwrap_or("it said nothing").to_owned();
+                return Err(Failure::Unfit(format!(
+                    "{} does not get ready: {last} (all that it says is in {})",
+                    self.name,
+                    log.display()
+                )));
+            }
+            std::thread::sleep(TICK);
+        }
+        println!("{:<16} is up", self.name);
+        Ok(())
+    }
+
+    /// Stops it, if it was started here, and waits for its end.
+    pub(super) fn stop(&self) -> Result<(), Failure> {
+        let Some(pid) = keeper(self.name) else {
+            return Ok(());
+        };
+        // It may end by itself meanwhile.
+        let _ = nix::sys::signal::kill(pid, Signal::SIGTERM);
+        let begun = Instant::now();
+        while keeper(self.name).is_some() {
+            if begun.elapsed() > END {
+                return Err(Failure::Unfit(format!(
+                    "{} does not end: its keeper is process {pid}, its log {}",
+                    self.name,
+                    self.log().display()
+                )));
+            }
+            std::thread::sleep(TICK);
+        }
+        let _ = std::fs::remove_file(pid_file(self.name));
+        println!("{:<16} is down", self.name);
+        Ok(())
+    }
+
+    /// Whether it is ready, and who keeps it.
+    pub(super) fn state(&self) -> Result<String, String> {
+        match (self.ready.is(), keeper(self.name)) {
+            (true, Some(pid)) => Ok(format!(
+                "kept by process {pid}, log {}",
+                self.log().display()
+            )),
+            (true, None) => Ok("started by somebody else".into()),
+            (false, Some(pid)) => Err(format!(
+                "not ready, though process {pid} keeps it: see {}",
+                self.log().display()
+            )),
+            (false, None) => Err("not started: qtfs-offload up".into()),
+        }
+    }
+}
+
+fn spawn(command: &[OsString]) -> io::Result<Child> {
+    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    Command::new(program).args(arguments).spawn()
+}
+
+/// `qtfs-offload keep`: runs a program until it is told to stop, again and again.
+pub fn keep(name: &str, command: &[OsString]) -> Result<ExitCode, Failure> {
+    let mut set = nix::sys::signal::SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+        set.add(signal);
+    }
+    // The program starts with the signals as they were.
+    let failed = Failure::errno("waiting for signals");
+    loop {
+        let mut child = spawn(command).map_err(|error| {
+            Failure::Program(
+                command
+                    .first()
+                    .map(|c| c.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                error,
+            )
+        })?;
+        set.thread_block().map_err(&failed)?;
+        let mut stopping = false;
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(Failure::system("waiting"))? {
+                break status;
+            }
+            if set.wait().map_err(&failed)? != Signal::SIGCHLD {
+                stopping = true;
+                // CAST: process ids are positive ints.
+                let _ = nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+            }
+        };
+        set.thread_unblock().map_err(&failed)?;
+        if stopping {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tracing::warn!("{name} has ended ({status}), and is started again");
+        std::thread::sleep(PAUSE);
+    }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What there is on a machine: addresses, modules, programs, propagation of mounts.
+
+use crate::config::Config;
+use crate::failure::Failure;
+use qtfs_control::mountinfo;
+use std::net::IpAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+/// The addresses of this machine.
+pub(super) fn addresses() -> Result<Vec<IpAddr>, Failure> {
+    let interfaces = nix::ifaddrs::getifaddrs()
+        .map_err(Failure::errno("asking for this machine's addresses"))?;
+    let of = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+    };
+    Ok(interfaces.filter_map(of).collect())
+}
+
+/// Runs a program, whose failure is one.
+pub(super) fn run(program: &str, arguments: &[&str]) -> Result<String, Failure> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Failure::Program(program.into(), error))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let line = arguments.join(" ");
+    Err(Failure::Unfit(format!(
+        "{program} {line} failed ({}): {said}",
+        output.status
+    )))
+}
+
+/// Where a program is, in the usual directories.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
+    [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
+    .iter()
+    .map(|directory| Path::new(directory).join(program))
+    .find(|path| path.is_file())
+}
+
+/// Loads a module of qtfs, unless it is loaded.
+pub(super) fn load(config: &Config, name: &str) -> Result<(), Failure> {
+    if Path::new("/sys/module").join(name).is_dir() {
+        return Ok(());
+    }
+    let address = format!("qtfs_server_ip={}", config.host);
+    let port = format!("qtfs_server_port={}", config.port);
+    match &config.modules {
+        Some(directory) => {
+            let file = directory.join(format!("{name}.ko"));
+            run("insmod", &[&file.to_string_lossy(), &address, &port])?;
+        }
+        None => {
+            run("modprobe", &[name, &address, &port])?;
+        }
+    }
+    Ok(())
+}
+
+/// Unloads it, if it is loaded.
+pub(super) fn unload(name: &str) -> Result<(), Failure> {
+    if Path::new("/sys/module").join(name).is_dir() {
+        run("rmmod", &[name])?;
+    }
+    Ok(())
+}
+
+/// Whether the root directory's mounts are propagated.
+pub(super) fn root_is_shared() -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = mountinfo::parse(&table);
+    mountinfo::containing(&mounts, Path::new("/")).is_some_and(|mount| mount.shared)
+}
+
+/// Makes them so.
+pub(super) fn share_root() -> Result<(), Failure> {
+    use nix::mount::MsFlags;
+    let none: Option<&Path> = None;
+    nix::mount::mount(none, "/", none, MsFlags::MS_SHARED | MsFlags::MS_REC, none)
+        .map_err(Failure::errno("making the mounts of / shared"))
+}
+
+/// Makes directories.
+pub(super) fn make(paths: &[PathBuf]) -> Result<(), Failure> {
+    for path in paths {
+        std::fs::create_dir_all(path).map_err(|error| {
+            Failure::Unfit(format!(
+                "the directory {} cannot be made: {error}",
+                path.display()
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// The first line that says a version, of a program that tells it.
+pub(super) fn version(program: &str, option: &str) -> Option<String> {
+    let text = run(find(program)?.to_str()?, &[option]).ok()?;
+    let line = text
+        .lines()
+        .find(|line| line.chars().any(|c| c.is_ascii_digit()))?;
+    Some(line.trim().to_owned())
+}
