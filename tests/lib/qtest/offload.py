@@ -50,13 +50,40 @@ def configure(key):
     files.write(f"{DIRECTORY}/rexec.key", key, 0o600)
 
 
-def host_up(key):
-    """The host, from what the tests have there to what users have."""
-    server.stop()
+def prepare(key):
+    """A machine as it is before the first `qtfs-offload up`."""
     for directory in STATE:
         shutil.rmtree(directory, ignore_errors=True)
     configure(key)
+    os.makedirs(os.path.dirname(CONTAINERD), exist_ok=True)
+    files.write(CONTAINERD, TIMEOUTS.encode())
+
+
+def host_up(key):
+    """The host, from what the tests have there to what users have."""
+    server.stop()
+    prepare(key)
     offload("up")
+
+
+NATIVE = (("containerd", "containerd", ["ctr", "version"]),
+          ("dockerd", "dockerd --containerd=/run/containerd/containerd.sock --bridge=none --iptables=false --ip6tables=false", ["docker", "version"]))
+
+
+def native_up():
+    """The same daemons on this machine alone, for comparison."""
+    for directory in STATE:
+        shutil.rmtree(directory, ignore_errors=True)
+    for name, command, ready in NATIVE:
+        process.run(f"setsid -f {command} </dev/null >/run/{name}.log 2>&1")
+        eventually(lambda: process.run(ready, check=False).status == 0, 120, f"{name} is ready")  # pylint: disable=cell-var-from-loop
+
+
+def native_down():
+    """Ends them."""
+    for name, *_ in reversed(NATIVE):
+        process.run(["pkill", "-x", name])
+        eventually(lambda: process.run(["pgrep", "-x", name], check=False).status != 0, 120, f"{name} has ended")  # pylint: disable=cell-var-from-loop
 
 
 def host_down():
@@ -70,11 +97,7 @@ def set_up():
     unload_module()
     key = os.urandom(32)
     host.call("qtest.offload", "host_up", key, patience=200)
-    for directory in STATE:
-        shutil.rmtree(directory, ignore_errors=True)
-    configure(key)
-    os.makedirs(os.path.dirname(CONTAINERD), exist_ok=True)
-    files.write(CONTAINERD, TIMEOUTS.encode())
+    prepare(key)
     offload("up")
     image.save(ARCHIVE, IMAGE)
     image.save_flat(FLAT)
