@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 
-from qtest import ROOT, case, eq, eventually, files, host, lab, offload, process, true
+from qtest import ROOT, case, cri, eq, eventually, files, host, lab, offload, process, true
 from qtest.offload import IMAGE, kill_there, left_there, nothing_left
 
 MANUAL = True
@@ -161,6 +161,25 @@ def containerd_dies(t):
     eventually(lambda: "STOPPED" in ctr("task", "ls").text, 60, "the event arrives")
     ctr("task", "rm", "lives", check=False)
     ctr("container", "rm", "lives")
+
+
+@offloaded("a pod on the host's network by the container runtime interface: create, exec, log, stats, stop, remove")
+def pod(t):
+    ctr("-n", "k8s.io", "images", "import", offload.ARCHIVE)
+    runtime = cri.Runtime()
+    sandbox = runtime.run_pod("pod")
+    container = runtime.create(sandbox, "pod", IMAGE, ["/bin/sh", "-c", "echo logged; exec sleep 1000"])
+    runtime.call("StartContainer", (1, container))
+    eq(runtime.exec(container, "/bin/sh", "-c", "echo out; mount | grep -c ' /dev/shm '; exit 3"), ("out\n1\n", 3))
+    eventually(lambda: b"stdout F logged" in files.read("/var/log/pods/pod/pod.log"), 60, "the log is here")
+    true(runtime.call("ContainerStats", (1, container))[1][0], "stats")
+    true("/run/containerd/io.containerd.grpc.v1.cri/sandboxes" in host.process.run(["cat", "/proc/mounts"]).text, "the shm of the pod is on the host")
+    runtime.call("StopContainer", (1, container), (2, 0))
+    runtime.call("RemoveContainer", (1, container))
+    runtime.call("StopPodSandbox", (1, sandbox))
+    runtime.call("RemovePodSandbox", (1, sandbox))
+    true("/shm " not in host.process.run(["grep", "-v", "/dev/shm", "/proc/mounts"]).text, "and gone")
+    ctr("-n", "k8s.io", "images", "rm", IMAGE)
 
 
 # --- dockerd. ---

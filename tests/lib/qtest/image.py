@@ -74,7 +74,7 @@ def save(path, name):
     layers = [lower(), upper()]
     digests = [hashlib.sha256(layer).hexdigest() for layer in layers]
     config = json.dumps({
-        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "100000"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
         "history": [{"created_by": "lower"}, {"created_by": "upper"}]}).encode()
     config_name = hashlib.sha256(config).hexdigest() + ".json"

@@ -23,7 +23,7 @@ arguments = ["--live-restore"]
 """
 CONTAINERD = "/etc/containerd/config.toml"
 # An emulated machine takes longer than containerd's limits for the programs that it calls.
-TIMEOUTS = "version = 2\n[timeouts]\n" + "".join(
+TIMEOUTS = "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'docker.io/library/test:1'\n[timeouts]\n" + "".join(
     f'"io.containerd.timeout.{name}" = "{seconds}s"\n'
     for name, seconds in (("shim.cleanup", 120), ("shim.load", 120), ("shim.shutdown", 60), ("task.state", 60)))
 IMAGE = "docker.io/library/test:1"

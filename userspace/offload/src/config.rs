@@ -79,10 +79,12 @@ pub struct Config {
 }
 
 /// Directories that containerd shares with its shims.
-const CONTAINERD: [&str; 3] = [
+const CONTAINERD: [&str; 4] = [
     "/run/containerd",
     "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots",
     "/var/lib/containerd/io.containerd.runtime.v2.task",
+    // Files of pods: hosts, resolv.conf.
+    "/var/lib/containerd/io.containerd.grpc.v1.cri",
 ];
 /// Directories that dockerd shares with shims, runc and its hooks.
 const DOCKER: [&str; 5] = [
@@ -159,15 +161,15 @@ mod tests {
         assert_eq!(config.below_root(Path::new("/run/x")), Path::new("/run/x"));
         let shared = config.shared();
         assert_eq!(shared[0], Path::new("/run/qtfs/offload"));
-        assert_eq!(shared.len(), 9);
+        assert_eq!(shared.len(), 10);
     }
 
     #[test]
     fn what_is_not_offloaded_is_not_shared() {
         let text = "host = '::1'\nroot = '/r'\ndirectories = ['/srv/x']\n[docker]\nstart = false\n";
         let config = Config::parse(text).unwrap();
-        assert_eq!(config.shared().len(), 5);
-        assert_eq!(config.shared()[4], Path::new("/srv/x"));
+        assert_eq!(config.shared().len(), 6);
+        assert_eq!(config.shared()[5], Path::new("/srv/x"));
         assert_eq!(config.below_root(Path::new("/a")), Path::new("/r/a"));
     }
 
