@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The command lines of Documentation/offload.md, "By hand", as they are written there."""
+
+import os
+import re
+import shutil
+
+from qtest import ROOT, case, eq, eventually, files, host, image, offload, on_host, process, server, true
+from qtest.filesystems import build_directory, module_loaded, unload_module
+
+MANUAL = True
+KEEPS_MOUNTS = True
+ROOT_DIRECTORY = "/another_rootfs"
+GUIDE = "/qtfs/Documentation/offload.md"
+SOCKET = f"unix://{ROOT_DIRECTORY}/run/docker.sock"
+LOG = "/run/by-hand.log"
+REXEC = 'connect = "tcp://10.0.0.1:7777"\n[tls]\nshared_key = "/etc/qtfs/rexec.key"\n'
+
+
+def blocks():
+    """The commands for the host and for the dpu."""
+    with open(GUIDE, encoding="utf-8") as file:
+        section = file.read().partition("## By hand\n")[2].partition("\n## ")[0]
+    found = re.findall(r"```sh\n(.*?)```", section, re.S)
+    eq(len(found), 2)
+    return found
+
+
+def install():
+    """Installs the programs."""
+    for name in os.listdir(f"{build_directory()}/bin"):
+        shutil.copy(f"{build_directory()}/bin/{name}", "/usr/bin/")
+
+
+def type_in(commands):
+    """Types commands at a shell in the directory of the modules."""
+    process.run(f"cd {build_directory()} && set -e\n{commands}", patience=200)
+
+
+def host_by_hand(key, commands):
+    """The host: policy and configuration as `up` writes them, everything else as typed."""
+    server.stop()
+    install()
+    offload.prepare(key)
+    offload.offload("up")
+    offload.offload("down")
+    shutil.rmtree("/usr/lib/qtfs/host-bin")
+    type_in(f"exec >{LOG} 2>&1 </dev/null\n{commands}")
+    eventually(lambda: b"listens at" in files.read(LOG) and os.path.exists("/run/qtfs/offload/engine.sock"), 60, "the host serves")
+
+
+def host_down():
+    """Ends what was started by hand."""
+    for name in ("engine", "rexec_server"):
+        process.run(["pkill", "-x", name], check=False)
+        eventually(lambda: process.run(["pgrep", "-x", name], check=False).status != 0, 60)  # pylint: disable=cell-var-from-loop
+    server.unload()
+    shutil.rmtree("/etc/qtfs")
+
+
+def root_file_system(key):
+    """A root file system with Debian's programs, which the wrappers may replace without touching this machine's."""
+    for name in ("etc/qtfs", "var/lib", "run", "tmp", "root", "usr", "proc", "sys", "dev"):
+        os.makedirs(f"{ROOT_DIRECTORY}/{name}")
+    for name in ("bin", "sbin", "lib", "lib64"):
+        os.symlink(f"usr/{name}", f"{ROOT_DIRECTORY}/{name}")
+    os.symlink("../run", f"{ROOT_DIRECTORY}/var/run")
+    for name in ("passwd", "group", "hosts", "containerd"):
+        process.run(["cp", "-a", f"/etc/{name}", f"{ROOT_DIRECTORY}/etc/"])
+    files.write(f"{ROOT_DIRECTORY}/etc/resolv.conf", b"")
+    files.write(f"{ROOT_DIRECTORY}/etc/qtfs/rexec.key", key, 0o600)
+    files.write(f"{ROOT_DIRECTORY}/etc/qtfs/rexec.toml", REXEC.encode())
+    process.run("mkdir /srv/upper /srv/work && mount -t overlay overlay -o lowerdir=/usr,upperdir=/srv/upper,workdir=/srv/work "
+                f"{ROOT_DIRECTORY}/usr")
+
+
+def set_up(_):
+    unload_module()
+    key = os.urandom(32)
+    install()
+    offload.prepare(key)
+    there, here = blocks()
+    on_host(host_by_hand)(key, there, patience=200)
+    root_file_system(key)
+    image.save(offload.ARCHIVE, offload.IMAGE)
+    # The last line is for when dockerd is ready.
+    commands, _, last = here.rstrip().rpartition("\n")
+    true(last.startswith("docker -H"), last)
+    type_in(f"exec >{LOG} 2>&1 </dev/null\n{commands}")
+    eventually(lambda: process.run(last, check=False).status == 0, 120, "dockerd is ready")
+
+
+def tear_down(_):
+    for name in ("dockerd", "containerd", "udsproxyd"):
+        process.run(["pkill", "-x", name], check=False)
+        eventually(lambda: process.run(["pgrep", "-x", name], check=False).status != 0, 60)  # pylint: disable=cell-var-from-loop
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        mounts = [line.split(" ")[1] for line in file]
+    for path in reversed(mounts):
+        if path.startswith(ROOT_DIRECTORY):
+            process.run(["umount", path], check=False)
+    if module_loaded():
+        process.run(["rmmod", "qtfs"])
+    for path in (ROOT_DIRECTORY, "/srv/upper", "/srv/work", offload.DIRECTORY):
+        shutil.rmtree(path)
+    on_host(host_down)(patience=100)
+
+
+def docker(*arguments):
+    """docker ARGUMENTS, to the daemon in the other root file system."""
+    return process.run(["docker", "-H", SOCKET, *arguments], patience=150)
+
+
+@case("containers run on the host after the guide's commands, with the host's /proc and /sys in the daemons' root", who=[ROOT], needs={"qtfs", "two"},
+      limit=300, only_full=True)
+def by_hand(t):
+    docker("load", "-i", offload.ARCHIVE)
+    eq(docker("run", "--rm", "--network", "none", offload.IMAGE, "cat", "/etc/hello").text, "hello from the upper layer")
+    docker("run", "-d", "--name", "hand", "--network", "none", offload.IMAGE, "sleep", "1000")
+    pid = docker("inspect", "-f", "{{.State.Pid}}", "hand").text
+    eq(host.process.run(["cat", f"/proc/{pid}/comm"]).text, "sleep")
+    eq(docker("exec", "hand", "echo", "in there").text, "in there")
+    docker("rm", "-f", "hand")
+    offload.nothing_left()
