@@ -134,3 +134,70 @@ impl Rules {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Source;
+    use std::os::unix::fs::symlink;
+
+    fn rules(text: &str) -> Rules {
+        let source = Source::new(Path::new("p"), text);
+        Rules::new(
+            Exports::check(&source).unwrap(),
+            source.offload().unwrap(),
+        )
+    }
+
+    #[test]
+    fn nothing_is_allowed_unless_the_policy_says_so() {
+        let rules = rules("");
+        assert!(rules.is_empty());
+        assert_eq!(rules.may_mount("overlay").unwrap_err().errno, Errno::EPERM);
+        assert!(rules.may_signal("/docker/x").is_err());
+        assert!(rules.check(Path::new("/"), Mode::Ro).is_err());
+    }
+
+    #[test]
+    fn types_and_groups_are_those_of_the_policy() {
+        let rules = rules("[offload]\nmount = ['overlay']\nkill = ['/docker/*', '/one']\n");
+        assert!(rules.may_mount("overlay").is_ok());
+        assert!(rules.may_mount("tmpfs").is_err());
+        for (group, allowed) in [
+            ("/docker/x", true),
+            ("/one", true),
+            ("/one/more", false),
+            ("/", false),
+            ("/docker", false),
+        ] {
+            assert_eq!(rules.may_signal(group).is_ok(), allowed, "{group}");
+        }
+    }
+
+    #[test]
+    fn what_a_link_leads_to_decides() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        for name in ["in/ro", "out"] {
+            std::fs::create_dir_all(top.join(name)).unwrap();
+        }
+        symlink(top.join("out"), top.join("in/away")).unwrap();
+        symlink("ro", top.join("in/here")).unwrap();
+        let text = format!(
+            "[[export]]\npath = {:?}\nmode = 'rw'\n[[export]]\npath = {:?}\n",
+            top.join("in"),
+            top.join("in/ro")
+        );
+        let rules = rules(&text);
+        let pin = |name: &str, need| {
+            let pinned = rules.pin(&top.join(name), 0, need);
+            pinned.map(|pinned| pinned.path).map_err(|refusal| refusal.errno)
+        };
+        assert_eq!(pin("in", Mode::Rw), Ok(top.join("in")));
+        assert_eq!(pin("in/away", Mode::Ro), Err(Errno::EPERM));
+        assert_eq!(pin("in/../out", Mode::Ro), Err(Errno::EPERM));
+        assert_eq!(pin("in/here", Mode::Rw), Err(Errno::EROFS));
+        assert_eq!(pin("in/here", Mode::Ro), Ok(top.join("in/ro")));
+        assert_eq!(pin("in/none", Mode::Ro), Err(Errno::ENOENT));
+    }
+}
