@@ -143,10 +143,7 @@ mod tests {
 
     fn rules(text: &str) -> Rules {
         let source = Source::new(Path::new("p"), text);
-        Rules::new(
-            Exports::check(&source).unwrap(),
-            source.offload().unwrap(),
-        )
+        Rules::new(Exports::check(&source).unwrap(), source.offload().unwrap())
     }
 
     #[test]
@@ -191,7 +188,9 @@ mod tests {
         let rules = rules(&text);
         let pin = |name: &str, need| {
             let pinned = rules.pin(&top.join(name), 0, need);
-            pinned.map(|pinned| pinned.path).map_err(|refusal| refusal.errno)
+            pinned
+                .map(|pinned| pinned.path)
+                .map_err(|refusal| refusal.errno)
         };
         assert_eq!(pin("in", Mode::Rw), Ok(top.join("in")));
         assert_eq!(pin("in/away", Mode::Ro), Err(Errno::EPERM));

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Command lines.
+
+use qtfs_offload::cli::parse_from;
+use qtfs_offload::cli::Action;
+use qtfs_offload::cli::Whole;
+use qtfs_offload::setup::Side;
+
+#[test]
+fn what_follows_run_is_the_program_with_its_own_options() {
+    let line = "qtfs-offload run --root /r -- dockerd --root x";
+    let (action, _) = parse_from(line.split(' ')).unwrap();
+    let Action::Run(options) = action else {
+        panic!("{action:?}");
+    };
+    assert_eq!(options.command, ["dockerd", "--root", "x"]);
+    assert_eq!(options.root.to_str(), Some("/r"));
+    assert_eq!(options.control.to_str(), Some("/run/qtfs/offload"));
+}
+
+#[test]
+fn the_machine_can_be_named() {
+    let (action, _) = parse_from(["qtfs-offload", "--for", "DPU", "up", "--config", "x"]).unwrap();
+    let Action::Whole(what, file, side) = action else {
+        panic!("{action:?}");
+    };
+    assert_eq!((what, side), (Whole::Up, Some(Side::Dpu)));
+    assert_eq!(file.to_str(), Some("x"));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for wrong in ["", "run", "run --root r -- x", "up down", "--for third up"] {
+        let words = ["qtfs-offload"].into_iter().chain(wrong.split_whitespace());
+        let failure = parse_from(words).unwrap_err();
+        assert_eq!(failure.status(), 122, "{wrong}");
+    }
+}
