@@ -6,7 +6,7 @@ import os
 import random
 import sqlite3
 
-from qtest import ROOT, case, eq, files, host, on_host, run, spawn, true
+from qtest import ROOT, case, eq, files, host, on_host, run, spawn, true, USER
 
 
 def fill(path, mode, rows):
@@ -112,7 +112,7 @@ def dbm_database(t):
         eq({key: database[key] for key in wanted}, wanted)
 
 
-@case("git: init, commits, branch, merge, gc, fsck and clone", limit=180)
+@case("git: init, commits, branch, merge, gc, fsck and clone", who=[USER], limit=180)
 def git(t):
     env = {"HOME": t.dir, "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
            "GIT_COMMITTER_EMAIL": "a@b"}

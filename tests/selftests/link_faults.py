@@ -384,7 +384,7 @@ def locks_kept(t):
     eventually(lambda: host.syscalls.try_flock(t.there("f"), fcntl.LOCK_EX), what="the lock is released with the file")
 
 
-@case("a session whose client is gone is ended by the host: its locks are free again", who=[ROOT], needs="qtfs", limit=200)
+@case("a session whose client is gone is ended by the host: its locks are free again", who=[ROOT], needs="qtfs", limit=200, only_full=True)
 def client_gone(t):
     target = "/mnt/soft"
     os.makedirs(target, exist_ok=True)
