@@ -52,25 +52,27 @@ impl Mount {
     }
 }
 
-/// Undoes the escapes of a field.
-fn unescaped(field: &str) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        let digits = behind.get(..3).and_then(|d| std::str::from_utf8(d).ok());
-        let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) if byte == b'\\' => {
-                bytes.push(code);
-                rest = behind.get(3..).unwrap_or_default();
+/// Takes back the kernel's way to write characters that would end a name, such as `\040`.
+pub fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, tail)) = rest.split_first() {
+        match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] => {
+                bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                rest = tail;
             }
             _ => {
-                bytes.push(byte);
-                rest = behind;
+                bytes.push(first);
+                rest = tail;
             }
         }
     }
-    OsString::from_vec(bytes).into()
+    bytes
+}
+
+fn unescaped(field: &str) -> PathBuf {
+    OsString::from_vec(unescape(field.as_bytes())).into()
 }
 
 fn line(line: &str) -> Option<Mount> {
@@ -118,6 +120,14 @@ mod tests {
 42 36 0:44 /sub /mnt/d rw - qtfs /other rw
 43 36 0:46 / /mnt/c rw - tmpfs none rw
 ";
+
+    #[test]
+    fn names_are_as_they_were() {
+        assert_eq!(unescape(br"/a\040b\011\012\134040"), b"/a b\t\n\\040");
+        for name in [&br"/a\04"[..], br"\999\", br"\777"] {
+            assert_eq!(unescape(name), name);
+        }
+    }
 
     #[test]
     fn fields_are_what_they_are() {

@@ -28,7 +28,6 @@ use qtfs_engine::sys;
 use qtfs_engine::sys::Module;
 use std::io;
 use std::io::ErrorKind;
-use std::io::IsTerminal;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -49,7 +48,7 @@ enum Event {
 
 fn main() -> ExitCode {
     let run = |options: Options| {
-        start_log(&options);
+        qtfs_log::start_with(options.log, || Lenient(io::stderr()));
         if options.check {
             check(&options)
         } else {
@@ -67,7 +66,8 @@ fn main() -> ExitCode {
 
 /// `engine --check`.
 fn check(options: &Options) -> Result<(), Failure> {
-    let exports = load(&options.config)?.exports;
+    let rules = load(&options.config)?;
+    let exports = rules.exports();
     let mut out = io::stdout().lock();
     for export in exports.iter() {
         writeln!(out, "{export}").map_err(|e| Failure::System("printing", e))?;
@@ -82,14 +82,8 @@ fn check(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A policy that was read and checked.
-struct Policy {
-    exports: Exports,
-    rules: Rules,
-}
-
 /// Reads and checks the policy.
-fn load(file: &Path) -> Result<Policy, Failure> {
+fn load(file: &Path) -> Result<Rules, Failure> {
     let source = Source::read(file).map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
             if Path::new(WHITELIST).exists() {
@@ -113,8 +107,7 @@ fn load(file: &Path) -> Result<Policy, Failure> {
     }
     let exports = Exports::check(&source).map_err(Failure::Policy)?;
     let offload = source.offload().map_err(Failure::Policy)?;
-    let rules = Rules::new(exports.clone(), offload);
-    Ok(Policy { exports, rules })
+    Ok(Rules::new(exports, offload))
 }
 
 /// Hands the policy to those who act by it and says what it is.
@@ -122,9 +115,9 @@ fn configure(
     module: &Module,
     server: &Server,
     options: &Options,
-    policy: Policy,
+    rules: Rules,
 ) -> Result<(), Failure> {
-    let Policy { exports, rules } = policy;
+    let exports = rules.exports();
     let result = module.configure(&exports.blob());
     result.map_err(|e| {
         Failure::from_ioctl(&options.device, "handing the policy to qtfs_server.ko", e)
@@ -155,7 +148,7 @@ fn serve(mut options: Options) -> Result<(), Failure> {
     options.config =
         std::path::absolute(&options.config).map_err(system("finding the policy file"))?;
     let options = &options;
-    let policy = load(&options.config)?;
+    let rules = load(&options.config)?;
     let module =
         Module::open(&options.device).map_err(|e| Failure::from_open(&options.device, e))?;
     let module = Arc::new(module);
@@ -168,7 +161,7 @@ fn serve(mut options: Options) -> Result<(), Failure> {
     raise_limits();
 
     let server = Server::default();
-    configure(&module, &server, options, policy)?;
+    configure(&module, &server, options, rules)?;
     server
         .listen(Path::new(qtfs_control::DIRECTORY))
         .map_err(system("listening for qtfs-offload in /run/qtfs/offload"))?;
@@ -197,7 +190,7 @@ fn serve(mut options: Options) -> Result<(), Failure> {
         match next.recv() {
             Ok(Event::Reload) => {
                 let again = load(&options.config)
-                    .and_then(|policy| configure(pool.device(), &server, options, policy));
+                    .and_then(|rules| configure(pool.device(), &server, options, rules));
                 match again {
                     Ok(()) => tracing::info!("the policy was read again"),
                     Err(failure) => tracing::error!("the old policy stays: {failure}"),
@@ -269,20 +262,6 @@ fn raise_limits() {
         if let Err(error) = raised {
             tracing::warn!("cannot raise {resource:?}: {error}");
         }
-    }
-}
-
-/// Log lines go to stderr; the journal knows the time by itself.
-fn start_log(options: &Options) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(options.log)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(|| Lenient(io::stderr()));
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
-    } else {
-        builder.init();
     }
 }
 

@@ -11,7 +11,6 @@ use qtfs_offload::run;
 use qtfs_offload::setup;
 use qtfs_offload::setup::Side;
 use std::io;
-use std::io::IsTerminal;
 use std::io::Write;
 use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn execute(action: Action, level: LevelFilter) -> Result<ExitCode, Failure> {
-    start_log(level);
+    qtfs_log::start(level);
     match action {
         Action::Run(options) => run::run(&options),
         Action::Keep(name, command) => setup::keep(&name, &command),
@@ -37,7 +36,7 @@ fn execute(action: Action, level: LevelFilter) -> Result<ExitCode, Failure> {
             let fine = match what {
                 Whole::Up => setup::up(&config, side).map(|()| true),
                 Whole::Down => setup::down(&config, side).map(|()| true),
-                Whole::Facts => setup::facts(&config, side).map(|()| true),
+                Whole::Facts => setup::facts(&config).map(|()| true),
                 Whole::Status => setup::status(&config, side),
                 Whole::Check => setup::check(&config, side),
             };
@@ -49,19 +48,5 @@ fn execute(action: Action, level: LevelFilter) -> Result<ExitCode, Failure> {
                 }
             })
         }
-    }
-}
-
-/// Log lines go to stderr; the journal knows the time by itself.
-fn start_log(level: LevelFilter) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
-    } else {
-        builder.init();
     }
 }

@@ -34,6 +34,14 @@ impl Side {
         Ok(if own { Self::Host } else { Self::Dpu })
     }
 
+    /// The module that it has.
+    fn module(self) -> &'static str {
+        match self {
+            Self::Host => "qtfs_server",
+            Self::Dpu => "qtfs",
+        }
+    }
+
     fn parts(self, config: &Config) -> Result<Vec<Part>, Failure> {
         match self {
             Self::Host => host::parts(config),
@@ -65,9 +73,6 @@ pub fn up(config: &Config, side: Side) -> Result<(), Failure> {
     }
     for part in side.parts(config)? {
         part.start()?;
-        if part.name == "udsproxyd" {
-            dpu::mount(config)?;
-        }
     }
     Ok(())
 }
@@ -75,17 +80,13 @@ pub fn up(config: &Config, side: Side) -> Result<(), Failure> {
 /// Stops everything, in the other order.
 pub fn down(config: &Config, side: Side) -> Result<(), Failure> {
     root()?;
-    let parts = side.parts(config)?;
-    for part in parts.iter().rev() {
-        if part.name == "udsproxyd" {
-            dpu::unmount(config)?;
-        }
+    for part in side.parts(config)?.iter().rev() {
         part.stop()?;
     }
-    match side {
-        Side::Host => machine::unload("qtfs_server"),
-        Side::Dpu => machine::unload("qtfs"),
+    if side == Side::Dpu {
+        dpu::unmount(config)?;
     }
+    machine::unload(side.module())
 }
 
 /// Prints what runs; whether all does.
@@ -99,10 +100,7 @@ pub fn status(config: &Config, side: Side) -> Result<bool, Failure> {
         };
         println!("{mark:<5}{name:<16} {text}");
     };
-    let module = match side {
-        Side::Host => "qtfs_server",
-        Side::Dpu => "qtfs",
-    };
+    let module = side.module();
     let loaded = Path::new("/sys/module").join(module).is_dir();
     let text = format!("module {module}");
     line(
@@ -143,9 +141,9 @@ pub fn check(config: &Config, side: Side) -> Result<bool, Failure> {
     Ok(findings.iter().all(|finding| !finding.is_wrong()))
 }
 
-/// Prints what the other machine wants to know of this one, as JSON.
-pub fn facts(config: &Config, side: Side) -> Result<(), Failure> {
-    let facts = check::Facts::gather(config, side);
+/// Prints what the DPU wants to know of this machine, HOST, as JSON.
+pub fn facts(config: &Config) -> Result<(), Failure> {
+    let facts = check::Facts::gather(config);
     println!("{}", serde_json::to_string(&facts).unwrap_or_default());
     Ok(())
 }

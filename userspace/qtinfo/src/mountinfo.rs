@@ -2,7 +2,7 @@
 
 //! Where what is mounted, as `/proc/self/mountinfo` has it.
 
-use crate::mountstats::unescape;
+use qtfs_control::mountinfo::unescape;
 
 /// One mount of qtfs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! The columns of the counters and the limits of the histogram are named in the text itself, so
 //! a module that counts more does not confuse this program.
 
+use qtfs_control::mountinfo::unescape;
 use std::collections::HashMap;
 
 /// How many requests took how long.
@@ -279,25 +280,6 @@ fn counters(lines: &[&str]) -> Counters {
     found
 }
 
-/// Takes back the kernel's way to write characters that would end a name, such as `\040`.
-pub fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, tail)) = rest.split_first() {
-        match rest {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] => {
-                bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,14 +307,6 @@ mod tests {
             assert_eq!(histogram.percentile(99), p99, "{counts:?}");
         }
         assert_eq!(Histogram::default().percentile(50), Bound::Nothing);
-    }
-
-    #[test]
-    fn names_are_as_they_were() {
-        assert_eq!(unescape(br"/a\040b\011\012\134040"), b"/a b\t\n\\040");
-        for name in [&br"/a\04"[..], br"\999\", br"\777"] {
-            assert_eq!(unescape(name), name);
-        }
     }
 
     #[test]

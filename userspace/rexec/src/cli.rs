@@ -15,7 +15,6 @@ use clap::Args;
 use clap::Parser;
 use std::ffi::OsString;
 use std::io;
-use std::io::IsTerminal;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -99,20 +98,8 @@ pub struct Logging {
 impl Logging {
     /// Has log lines go to stderr; the journal knows the time by itself.
     pub fn start(&self) {
-        let builder = tracing_subscriber::fmt()
-            .with_max_level(
-                self.log
-                    .parse()
-                    .unwrap_or(tracing::level_filters::LevelFilter::INFO),
-            )
-            .with_target(false)
-            .with_ansi(io::stderr().is_terminal())
-            .with_writer(io::stderr);
-        if std::env::var_os("JOURNAL_STREAM").is_some() {
-            builder.without_time().init();
-        } else {
-            builder.init();
-        }
+        let level = self.log.parse();
+        qtfs_log::start(level.unwrap_or(tracing::level_filters::LevelFilter::INFO));
     }
 }
 

@@ -11,7 +11,6 @@ use qtfs_udsproxyd::daemon;
 use qtfs_udsproxyd::device::Device;
 use qtfs_udsproxyd::failure::Failure;
 use std::io;
-use std::io::IsTerminal;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ const BLOCKING: usize = 16;
 
 fn main() -> ExitCode {
     let run = |options: Options| {
-        start_log(&options);
+        qtfs_log::start(options.log);
         serve(&options)
     };
     match cli::parse().and_then(run) {
@@ -101,19 +100,5 @@ fn raise_limit() {
         .or_else(|_| getrlimit(resource).and_then(|(_, hard)| setrlimit(resource, hard, hard)));
     if let Err(error) = raised {
         tracing::warn!("cannot raise the limit of open files: {error}");
-    }
-}
-
-/// Log lines go to stderr; the journal knows the time by itself.
-fn start_log(options: &Options) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(options.log)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
-    } else {
-        builder.init();
     }
 }

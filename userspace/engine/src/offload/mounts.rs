@@ -28,7 +28,6 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// `STATX_MNT_ID_UNIQUE` (linux/stat.h): ids are not used again.
@@ -250,7 +249,6 @@ fn in_directory(parent: &OwnedFd, name: &OsStr, flags: MntFlags) -> Result<(), R
     let unmount = || {
         nix::sched::unshare(CloneFlags::CLONE_FS)?;
         nix::unistd::fchdir(parent)?;
-        let name = Path::new(OsStr::from_bytes(name.as_bytes()));
         nix::mount::umount2(name, flags | MntFlags::UMOUNT_NOFOLLOW)
     };
     let done = std::thread::scope(|scope| {

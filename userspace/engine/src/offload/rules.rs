@@ -70,6 +70,11 @@ impl Rules {
         Self { exports, offload }
     }
 
+    /// The directories that are exported.
+    pub fn exports(&self) -> &Exports {
+        &self.exports
+    }
+
     /// Whether anything is allowed at all.
     pub fn is_empty(&self) -> bool {
         self.offload == Offload::default()

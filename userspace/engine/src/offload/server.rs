@@ -33,7 +33,7 @@ const MOST: usize = 256;
 /// Serves offloaded programs as long as the process lives.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
-    rules: Arc<RwLock<Rules>>,
+    rules: Arc<RwLock<Arc<Rules>>>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -49,10 +49,10 @@ impl Drop for Counted {
 impl Server {
     /// The policy was read, again perhaps.
     pub fn set(&self, rules: Rules) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
-    fn rules(&self) -> Rules {
+    fn rules(&self) -> Arc<Rules> {
         self.rules
             .read()
             .unwrap_or_else(PoisonError::into_inner)

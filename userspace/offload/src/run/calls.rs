@@ -50,12 +50,15 @@ impl Supervisor {
         let clone = |fd: &OwnedFd| fd.try_clone().map_err(&failed);
         let view = View::new(clone(&started.procfs)?);
         // CAST: process ids are positive.
-        let (init, program) = (process::init_of(started), process::program_of(started));
+        let (init, program) = (
+            started.init.as_raw() as u32,
+            started.program.as_raw() as u32,
+        );
         let looking = Failure::errno("looking at the program");
         Ok(Self {
             listener: clone(&started.listener)?,
-            namespace: view.namespace(program.as_raw() as u32).map_err(&looking)?,
-            root: view.root(init.as_raw() as u32).map_err(&looking)?,
+            namespace: view.namespace(program).map_err(&looking)?,
+            root: view.root(init).map_err(&looking)?,
             view,
             host,
             told: AtomicBool::new(false),

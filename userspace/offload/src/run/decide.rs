@@ -104,13 +104,11 @@ pub(super) fn mount(view: &View, tid: u32, call: &Mount) -> Result<Decision, Err
     let source = path_of(&call.source);
     let anew = !flags.intersects(PROPAGATION | MsFlags::MS_REMOUNT | MsFlags::MS_MOVE);
     if anew && flags.contains(MsFlags::MS_BIND) && is_network_of_process(source) {
-        let here = view.find(tid, source, OFlag::empty());
         // A process of this machine has a namespace of this machine, which is no file of HOST.
-        let local = here.is_ok_and(|found| found.place == Place::Local)
-            || matches!(
-                view.find(tid, source, OFlag::empty()),
-                Err(Errno::ELOOP | Errno::EXDEV)
-            );
+        let local = match view.find(tid, source, OFlag::empty()) {
+            Ok(found) => found.place == Place::Local,
+            Err(errno) => matches!(errno, Errno::ELOOP | Errno::EXDEV),
+        };
         return Ok(if local {
             Decision::Local
         } else {

@@ -62,9 +62,9 @@ const PASSED: [Signal; 7] = [
 #[derive(Debug)]
 pub(super) struct Started {
     /// Process 1 of its namespace.
-    init: Pid,
+    pub(super) init: Pid,
     /// The program itself.
-    program: Pid,
+    pub(super) program: Pid,
     /// Tells of calls that are held.
     pub(super) listener: OwnedFd,
     /// The procfs of the supervisor's own pid namespace, which `/proc` shows no more.
@@ -134,12 +134,6 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     })
 }
 
-/// What the program's process says before it becomes the program.
-enum Word {
-    Listening,
-    Failed(&'static str, i32),
-}
-
 /// Receives the listener, and finds out who the program is.
 fn receive(from: &OwnedFd, procfs: &File, init: Pid) -> Result<(OwnedFd, Pid), Failure> {
     let mut text = [0u8; 256];
@@ -189,11 +183,8 @@ pub(super) fn read_at(directory: &impl std::os::fd::AsFd, name: &str) -> io::Res
     Ok(text)
 }
 
-fn say(to: &OwnedFd, word: &Word, listener: Option<&OwnedFd>) {
-    let text = match word {
-        Word::Listening => "listening".to_owned(),
-        Word::Failed(doing, errno) => format!("{doing}: {}", io::Error::from_raw_os_error(*errno)),
-    };
+/// Sends the supervisor the listener, or a text without one that says what failed.
+fn say(to: &OwnedFd, text: &str, listener: Option<&OwnedFd>) {
     let slices = [IoSlice::new(text.as_bytes())];
     let fds = listener.map(|fd| [fd.as_raw_fd()]);
     let rights: Vec<ControlMessage<'_>> =
@@ -215,12 +206,8 @@ fn init(options: &Options, supervisor: &OwnedFd) -> i32 {
         Ok(ForkResult::Child) => become_program(options, supervisor),
         Ok(ForkResult::Parent { child }) => bury(child),
         Err(error) => {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            say(
-                supervisor,
-                &Word::Failed("preparing the namespaces", errno),
-                None,
-            );
+            let text = format!("preparing the namespaces: {error}");
+            say(supervisor, &text, None);
             121
         }
     }
@@ -229,10 +216,7 @@ fn init(options: &Options, supervisor: &OwnedFd) -> i32 {
 /// The procfs of the new pid namespace wherever the old one was, and the numbers of its processes.
 fn prepare(options: &Options) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let table = std::fs::read_to_string("/proc/self/mountinfo").or_else(|_| {
-        // The caller's /proc is not one of this pid namespace; any thread of it will do.
-        std::fs::read_to_string("/proc/1/mountinfo")
-    })?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mounts = qtfs_control::mountinfo::parse(&table);
     let mut places: Vec<_> = ["/proc", "/local_proc"]
         .iter()
@@ -288,18 +272,15 @@ pub(super) fn renew_numbers(init_root: &OwnedFd) -> io::Result<()> {
 
 /// Puts itself under the filter and executes the program.
 fn become_program(options: &Options, supervisor: &OwnedFd) -> i32 {
-    let failed = |doing, errno: Errno| {
-        say(supervisor, &Word::Failed(doing, errno as i32), None);
-        126
-    };
     let listener = match sys::install_filter() {
         Ok(listener) => listener,
         Err(error) => {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-            return failed("installing the seccomp filter", errno);
+            let text = format!("installing the seccomp filter: {error}");
+            say(supervisor, &text, None);
+            return 126;
         }
     };
-    say(supervisor, &Word::Listening, Some(&listener));
+    say(supervisor, "listening", Some(&listener));
     drop(listener);
     // Nobody there means that the supervisor has given up, and this process with it.
     if !nix::unistd::read(supervisor, &mut [0; 8]).is_ok_and(|len| len > 0) {
@@ -377,14 +358,4 @@ pub(super) fn wait(started: &Started) -> Result<ExitCode, Failure> {
             Err(errno) => return Err(Failure::System("waiting for the program", errno.into())),
         }
     }
-}
-
-/// Process 1 of the namespace, by the supervisor's procfs.
-pub(super) fn init_of(started: &Started) -> Pid {
-    started.init
-}
-
-/// The program, by the supervisor's procfs.
-pub(super) fn program_of(started: &Started) -> Pid {
-    started.program
 }

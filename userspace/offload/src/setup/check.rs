@@ -17,6 +17,8 @@ use std::time::UNIX_EPOCH;
 
 /// More than this between the two clocks is told: files would seem to come from the future.
 const CLOCK: u64 = 2;
+/// Of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// More pids than this on HOST, and one might be that of a program of the DPU.
 const PIDS: u64 = 3_000_000;
 
@@ -44,6 +46,20 @@ impl Finding {
 struct Findings(Vec<Finding>);
 
 impl Findings {
+    /// HOST is to have none of the daemons that these are.
+    fn no_daemons(&mut self, running: &[String]) {
+        let remedy = format!(
+            "{} is to run on the DPU: systemctl disable --now {}",
+            running.join(" and "),
+            running.join(" ")
+        );
+        self.look(
+            "no containerd or dockerd on HOST",
+            running.is_empty(),
+            remedy,
+        );
+    }
+
     fn look(&mut self, what: impl Into<String>, right: bool, remedy: impl Into<String>) {
         self.add(what, right, remedy, false);
     }
@@ -83,7 +99,6 @@ pub(super) struct Facts {
     missing: Vec<String>,
     /// Daemons that should not run there.
     daemons: Vec<String>,
-    pid_max: u64,
 }
 
 /// The names of all processes.
@@ -99,29 +114,39 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
+/// Daemons that are to run on the DPU, and run on this machine.
+fn daemons() -> Vec<String> {
+    let names = processes();
+    let daemons = ["containerd", "dockerd"].map(String::from);
+    let running = daemons.into_iter().filter(|daemon| names.contains(daemon));
+    running.collect()
+}
+
+/// The most pids that this machine gives; 0 if it does not say.
+fn pid_max() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 impl Facts {
-    pub(super) fn gather(config: &Config, side: Side) -> Self {
-        let names = processes();
-        let daemons = ["containerd", "dockerd"].into_iter();
-        let daemons =
-            daemons.filter(|daemon| side == Side::Host && names.iter().any(|name| name == daemon));
-        let shared = config.shared().into_iter();
-        let missing = shared.filter(|path| side == Side::Host && !path.is_dir());
-        let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max");
+    /// Those of HOST.
+    pub(super) fn gather(config: &Config) -> Self {
+        let missing = config.shared().into_iter().filter(|path| !path.is_dir());
         Self {
             time: now(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            runc: machine::version("runc", "--version"),
+            version: VERSION.into(),
+            runc: runc(),
             shim: machine::version("containerd-shim-runc-v2", "-v"),
             shared: machine::root_is_shared(),
             missing: missing.map(|path| path.display().to_string()).collect(),
-            daemons: daemons.map(String::from).collect(),
-            pid_max: pid_max
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-                .unwrap_or(0),
+            daemons: daemons(),
         }
     }
+}
+
+/// The version of runc on this machine.
+fn runc() -> Option<String> {
+    machine::version("runc", "--version")
 }
 
 /// What can be looked at on this machine.
@@ -141,25 +166,26 @@ pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
             remedy,
         );
     }
-    let mut daemons: Vec<(&str, &str)> = Vec::new();
+    let mut programs: Vec<(&str, &str)> = Vec::new();
     match side {
-        Side::Host => daemons.extend([("containerd-shim-runc-v2", "containerd"), ("runc", "runc")]),
+        Side::Host => {
+            programs.extend([("containerd-shim-runc-v2", "containerd"), ("runc", "runc")])
+        }
         Side::Dpu => {
             if config.containerd.start {
-                daemons.push(("containerd", "containerd"));
+                programs.push(("containerd", "containerd"));
             }
             if config.docker.start {
-                daemons.extend([("dockerd", "docker.io"), ("runc", "runc")]);
+                programs.extend([("dockerd", "docker.io"), ("runc", "runc")]);
             }
         }
     }
-    for (name, package) in daemons {
-        let there = match side {
-            Side::Host => machine::find(name).is_some(),
-            Side::Dpu => ["usr/sbin", "usr/bin", "usr/local/bin", "usr/local/sbin"]
-                .iter()
-                .any(|d| config.root.join(d).join(name).is_file()),
+    for (name, package) in programs {
+        let root = match side {
+            Side::Host => Path::new("/"),
+            Side::Dpu => &config.root,
         };
+        let there = machine::find(root, name).is_some();
         found.must(
             format!("program {name}"),
             there,
@@ -202,20 +228,10 @@ pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
         found.must(format!("module {}", path.display()), path.is_file(), remedy);
     }
     if side == Side::Host {
-        let facts = Facts::gather(config, side);
-        let text = facts.daemons.join(" and ");
-        let remedy = format!(
-            "{text} is to run on the DPU: systemctl disable --now {}",
-            facts.daemons.join(" ")
-        );
-        found.look(
-            "no containerd or dockerd on HOST",
-            facts.daemons.is_empty(),
-            remedy,
-        );
+        found.no_daemons(&daemons());
         let remedy =
             format!("sysctl kernel.pid_max={PIDS}, so that pids of the two machines differ");
-        found.look("pids of HOST", facts.pid_max <= PIDS, remedy);
+        found.look("pids of HOST", pid_max() <= PIDS, remedy);
     }
     found.0
 }
@@ -249,21 +265,21 @@ pub(super) fn of_host(config: &Config) -> Vec<Finding> {
     let apart = facts.time.abs_diff(now());
     let remedy = format!("they are {apart} s apart: run an NTP client on both machines");
     found.look("clocks", apart <= CLOCK, remedy);
-    let own = Facts::gather(config, Side::Dpu);
+    let own = runc();
     let remedy = format!(
         "HOST has qtfs {}, this machine {}: install the same",
-        facts.version, own.version
+        facts.version, VERSION
     );
-    found.look("versions of qtfs", facts.version == own.version, remedy);
+    found.look("versions of qtfs", facts.version == VERSION, remedy);
     let has = |version: &Option<String>| version.as_deref().unwrap_or("none").to_owned();
     let remedy = format!(
         "HOST has {:?}, this machine {:?}: install the same",
         has(&facts.runc),
-        has(&own.runc)
+        has(&own)
     );
     found.look(
         "versions of runc",
-        facts.runc.is_some() && (own.runc.is_none() || facts.runc == own.runc),
+        facts.runc.is_some() && (own.is_none() || facts.runc == own),
         remedy,
     );
     found.look(
@@ -281,15 +297,7 @@ pub(super) fn of_host(config: &Config) -> Vec<Finding> {
         facts.missing.join(" ")
     );
     found.look("HOST's directories", facts.missing.is_empty(), remedy);
-    let remedy = format!(
-        "{} runs there: systemctl disable --now it",
-        facts.daemons.join(", ")
-    );
-    found.look(
-        "no containerd or dockerd on HOST",
-        facts.daemons.is_empty(),
-        remedy,
-    );
+    found.no_daemons(&facts.daemons);
     found.0
 }
 

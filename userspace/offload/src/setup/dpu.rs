@@ -44,9 +44,7 @@ fn rexec_configuration(config: &Config) -> String {
 /// All that must be before the programs start.
 pub(super) fn prepare(config: &Config) -> Result<(), Failure> {
     host::write_new(host::REXEC, &rexec_configuration(config), 0o644)?;
-    if !machine::root_is_shared() {
-        machine::share_root()?;
-    }
+    machine::share_root()?;
     machine::load(config, "qtfs")?;
     let rexec = config.programs()?.join("rexec");
     let bin = config.below_root(Path::new(BIN));
@@ -63,7 +61,7 @@ pub(super) fn prepare(config: &Config) -> Result<(), Failure> {
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(&path, mode).map_err(failed)?;
     }
-    Ok(())
+    mount(config)
 }
 
 fn table() -> Result<Vec<mountinfo::Mount>, Failure> {
@@ -86,7 +84,7 @@ pub(super) fn mounted(config: &Config) -> Result<Vec<(PathBuf, bool)>, Failure> 
 }
 
 /// Mounts HOST's directories where they are not mounted.
-pub(super) fn mount(config: &Config) -> Result<(), Failure> {
+fn mount(config: &Config) -> Result<(), Failure> {
     let none: Option<&Path> = None;
     for (path, is_mounted) in mounted(config)? {
         let point = config.below_root(&path);
@@ -176,9 +174,7 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
         command.extend(more.iter().map(OsString::from));
         command
     };
-    let path = Some(OsString::from(format!(
-        "{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    )));
+    let path = Some(OsString::from(machine::path_with(BIN)));
     if config.containerd.start {
         parts.push(Part {
             name: "containerd",

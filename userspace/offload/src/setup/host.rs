@@ -48,10 +48,11 @@ fn rexec(config: &Config) -> String {
          listen = \"tcp://{address}\"\n\n\
          [tls]\nshared_key = \"{KEY}\"\n\n\
          [[peer]]\nname = \"shared-key\"\nroot = true\n\n\
-         [environment]\nset = {{ PATH = \"{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\" }}\n\n\
+         [environment]\nset = {{ PATH = \"{}\" }}\n\n\
          [[allow]]\nprogram = \"/usr/bin/containerd-shim-runc-v2\"\n\
          [[allow]]\nprogram = \"/usr/bin/ps\"\n\
-         [[allow]]\nprogram = \"{BIN}/*\"\n"
+         [[allow]]\nprogram = \"{BIN}/*\"\n",
+        machine::path_with(BIN)
     )
 }
 
@@ -91,9 +92,7 @@ pub(super) fn prepare(config: &Config) -> Result<(), Failure> {
     let programs = config.programs()?;
     machine::make(&config.shared())?;
     machine::make(&[PathBuf::from(BIN)])?;
-    if !machine::root_is_shared() {
-        machine::share_root()?;
-    }
+    machine::share_root()?;
     write_new(ENGINE, &policy(config), 0o644)?;
     write_new(REXEC, &rexec(config), 0o644)?;
     link("runc", &programs.join("qtfs-runc"))?;

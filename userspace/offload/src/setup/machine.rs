@@ -41,19 +41,27 @@ pub(super) fn run(program: &str, arguments: &[&str]) -> Result<String, Failure> 
     )))
 }
 
-/// Where a program is, in the usual directories.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
-    [
-        "/usr/local/sbin",
-        "/usr/local/bin",
-        "/usr/sbin",
-        "/usr/bin",
-        "/sbin",
-        "/bin",
-    ]
-    .iter()
-    .map(|directory| Path::new(directory).join(program))
-    .find(|path| path.is_file())
+/// Where programs are.
+const DIRECTORIES: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
+/// A PATH with a directory of ours before the usual ones.
+pub(super) fn path_with(first: &str) -> String {
+    format!("{first}:{}", DIRECTORIES.join(":"))
+}
+
+/// Where a program is, in the usual directories below `root`.
+pub(super) fn find(root: &Path, program: &str) -> Option<PathBuf> {
+    DIRECTORIES
+        .iter()
+        .map(|directory| root.join(directory.trim_start_matches('/')).join(program))
+        .find(|path| path.is_file())
 }
 
 /// Loads a module of qtfs, unless it is loaded.
@@ -90,8 +98,11 @@ pub(super) fn root_is_shared() -> bool {
     mountinfo::containing(&mounts, Path::new("/")).is_some_and(|mount| mount.shared)
 }
 
-/// Makes them so.
+/// Makes them so, if they are not.
 pub(super) fn share_root() -> Result<(), Failure> {
+    if root_is_shared() {
+        return Ok(());
+    }
     use nix::mount::MsFlags;
     let none: Option<&Path> = None;
     nix::mount::mount(none, "/", none, MsFlags::MS_SHARED | MsFlags::MS_REC, none)
@@ -113,7 +124,7 @@ pub(super) fn make(paths: &[PathBuf]) -> Result<(), Failure> {
 
 /// The first line that says a version, of a program that tells it.
 pub(super) fn version(program: &str, option: &str) -> Option<String> {
-    let text = run(find(program)?.to_str()?, &[option]).ok()?;
+    let text = run(find(Path::new("/"), program)?.to_str()?, &[option]).ok()?;
     let line = text
         .lines()
         .find(|line| line.chars().any(|c| c.is_ascii_digit()))?;
