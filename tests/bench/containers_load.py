@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from qtest import image, process
+from qtest import counters, image, process
 
 IMAGE = "docker.io/library/bench:1"
 ARCHIVE = "/srv/bench-image.tar"
@@ -22,23 +22,8 @@ STEPS = (
 
 def traffic():
     """Messages, round trips that somebody waited for, and bytes both ways, of all mounts of qtfs."""
-    found = [0, 0, 0, 0]
-    with open("/proc/self/mountstats", encoding="utf-8", errors="replace") as file:
-        text = file.read()
-    for block in text.split("\ndevice ")[1:]:
-        if " with fstype qtfs" not in block.split("\n", 1)[0] or "per-op statistics" not in block:
-            continue
-        header, _, rows = block.partition("per-op statistics (")[2].partition(")\n")
-        columns = header.split()
-        for row in rows.split("\n"):
-            name, _, numbers = row.partition(":")
-            values = numbers.split()
-            if not name.strip() or len(values) != len(columns):
-                continue
-            named = dict(zip(columns, map(int, values)))
-            for at, column in enumerate(("requests", "waits", "bytes_sent", "bytes_received")):
-                found[at] += named[column]
-    return found
+    totals = counters.of_all()
+    return [totals.get(column, 0) for column in ("requests", "waits", "bytes_sent", "bytes_received")]
 
 
 def memory():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The lab, as the runner uses it: scripts/lab with a name."""
 
+import ast
 import subprocess
 import threading
 from pathlib import Path
@@ -75,6 +76,30 @@ class Lab:
         """Starts a Python program of the framework in a machine, with pipes."""
         return subprocess.Popen(self.command("exec", machine, *environment(), "--", "python3", *words),
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def code(self, machine, code, *arguments):
+        """Runs Python code in a machine to its end; what it prints."""
+        process = self.python(machine, "-c", code, *arguments)
+        output = process.communicate()[0].decode(errors="replace")
+        if process.returncode:
+            raise LabError(f"the preparation on {machine} failed:\n{output}")
+        return output
+
+    def results(self, machine, *words):
+        """Runs a Python program whose results are lines that are Python tuples; yields these."""
+        process, rest = self.python(machine, *words), []
+        for line in process.stdout:
+            line = line.decode(errors="replace").rstrip()
+            try:
+                result = ast.literal_eval(line)
+            except (SyntaxError, ValueError):
+                result = None
+            if isinstance(result, tuple):
+                yield result
+            else:
+                rest.append(line)
+        if process.wait():
+            raise LabError(f"the work on {machine} failed:\n" + "\n".join(rest))
 
     def agent(self):
         """Starts the agent on the host."""

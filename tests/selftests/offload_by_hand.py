@@ -52,8 +52,7 @@ def host_by_hand(key, commands):
 def host_down():
     """Ends what was started by hand."""
     for name in ("engine", "rexec_server"):
-        process.run(["pkill", "-x", name], check=False)
-        eventually(lambda: process.run(["pgrep", "-x", name], check=False).status != 0, 60)  # pylint: disable=cell-var-from-loop
+        process.end(name)
     server.unload()
     shutil.rmtree("/etc/qtfs")
 
@@ -92,8 +91,7 @@ def set_up(_):
 
 def tear_down(_):
     for name in ("dockerd", "containerd", "udsproxyd"):
-        process.run(["pkill", "-x", name], check=False)
-        eventually(lambda: process.run(["pgrep", "-x", name], check=False).status != 0, 60)  # pylint: disable=cell-var-from-loop
+        process.end(name)
     with open("/proc/self/mounts", encoding="utf-8") as file:
         mounts = [line.split(" ")[1] for line in file]
     for path in reversed(mounts):

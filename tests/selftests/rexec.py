@@ -7,6 +7,7 @@ import socket
 import subprocess
 
 from qtest import ROOT, case, eq, eventually, files, filesystems, host, lab, on_host, process, true
+from qtest.filesystems import program
 
 CONFIG = """
 connect = "tcp://{peer}:7777"
@@ -27,11 +28,6 @@ LOG = "/run/rexec_server.log"
 GROUPS = "/sys/fs/cgroup"
 
 
-def program(name):
-    """Where a program of the project is."""
-    return f"{filesystems.build_directory()}/bin/{name}"
-
-
 def rexec(*command, cwd="/", **options):
     """Runs something on the other machine, in a directory that it has too."""
     return process.run([program("rexec"), *command], cwd=cwd, **options)
@@ -43,16 +39,8 @@ def begin(*command, **options):
 
 
 def named(name):
-    """The ids of the processes that call themselves so (proc_pid_comm(5))."""
-    found = []
-    for pid, _ in process.processes():
-        try:
-            with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
-                if file.read().strip() == name:
-                    found.append(pid)
-        except OSError:
-            continue
-    return found
+    """The ids of the processes that call themselves so."""
+    return [pid for pid, called in process.names() if called == name]
 
 
 # --- A server on each machine; the functions below run on both. ---

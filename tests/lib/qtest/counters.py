@@ -90,6 +90,19 @@ def parse(mountpoint, text):
     return Counters(operations, fstype)
 
 
+def of_all(fstype="qtfs"):
+    """The counters of all mounts of a type together, column -> number; an empty table if there are none."""
+    with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read()
+    points = re.findall(rf"^device .* mounted on (.*) with fstype {fstype}\b", text, re.M)
+    totals = {}
+    for point in set(map(plain, points)):
+        for columns in parse(point, text).operations.values():
+            for column, value in columns.items():
+                totals[column] = totals.get(column, 0) + value
+    return totals
+
+
 def of_session(mountpoint, name):
     """A number of the session of a qtfs mount."""
     with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as file:

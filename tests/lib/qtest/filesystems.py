@@ -87,6 +87,11 @@ def build_directory():
     return os.environ.get("QTFS_BUILD", "/qtfs/build")
 
 
+def program(name):
+    """Where a program of the project is, on both machines."""
+    return f"{build_directory()}/bin/{name}"
+
+
 def module_loaded(name="qtfs"):
     """Whether a module is loaded."""
     return os.path.isdir(f"/sys/module/{name}")

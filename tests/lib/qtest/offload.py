@@ -10,7 +10,7 @@ from . import image
 from . import process
 from . import server
 from .checks import eventually
-from .filesystems import build_directory, unload_module
+from .filesystems import build_directory, program, unload_module
 from .remote import host
 
 DIRECTORY = "/etc/qtfs"
@@ -30,11 +30,6 @@ IMAGE = "docker.io/library/test:1"
 ARCHIVE = "/srv/test-image.tar"
 FLAT = "/srv/test-flat.tar"
 STATE = ("/var/lib/containerd", "/var/lib/docker", "/run/containerd", "/run/docker")
-
-
-def program(name):
-    """Where a program of the project is."""
-    return f"{build_directory()}/bin/{name}"
 
 
 def offload(*arguments, check=True, patience=200):
@@ -82,8 +77,7 @@ def native_up():
 def native_down():
     """Ends them."""
     for name, *_ in reversed(NATIVE):
-        process.run(["pkill", "-x", name])
-        eventually(lambda: process.run(["pgrep", "-x", name], check=False).status != 0, 120, f"{name} has ended")  # pylint: disable=cell-var-from-loop
+        process.end(name, 120)
 
 
 def host_down():
@@ -113,15 +107,8 @@ def tear_down():
 # --- What is where. ---
 
 def commands():
-    """The names of all processes of this machine (proc_pid_comm(5))."""
-    found = []
-    for pid, _ in process.processes():
-        try:
-            with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
-                found.append(file.read().strip())
-        except OSError:
-            continue
-    return found
+    """The names of all processes of this machine."""
+    return [name for _, name in process.names()]
 
 
 def containers():

@@ -10,7 +10,7 @@ import time
 import traceback
 
 from . import syscalls
-from .checks import Skip, patience as scaled
+from .checks import Skip, eventually, patience as scaled
 
 
 class Who:
@@ -242,6 +242,27 @@ def processes():
                     yield int(name), file.read().replace(b"\0", b" ").decode(errors="replace").strip()
             except OSError:
                 continue
+
+
+def names():
+    """The processes of this machine and what they call themselves (proc_pid_comm(5))."""
+    found = []
+    for pid, _ in processes():
+        try:
+            with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
+                found.append((pid, file.read().strip()))
+        except OSError:
+            continue
+    return found
+
+
+def end(name, seconds=60):
+    """Ends all processes of a name, if there are any, and waits until they are gone."""
+    def of_name():
+        return [pid for pid, called in names() if called == name]
+    for pid in of_name():
+        os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not of_name(), seconds, f"{name} has ended")
 
 
 def children(pid):
