@@ -51,6 +51,8 @@ struct State {
     credit: u32,
     /// Nothing comes out of the channel any more.
     gone: bool,
+    /// The other end has said that it is done, and says nothing more.
+    closed: bool,
     /// The program writes no more, and the other end knows.
     sent_end: bool,
     /// The other program writes no more, and this one knows.
@@ -69,6 +71,8 @@ struct Connection<P> {
 }
 
 /// Relays until both sides are done, or one of them is lost; then closes both.
+///
+/// When the connection to the other machine is lost, the program still gets what has come.
 pub async fn relay<P: Passing>(local: Local, channel: Channel, passing: Arc<P>) {
     let connection = Connection {
         local,
@@ -79,6 +83,7 @@ pub async fn relay<P: Passing>(local: Local, channel: Channel, passing: Arc<P>) 
             queued: 0,
             credit: WINDOW,
             gone: false,
+            closed: false,
             sent_end: false,
             wrote_end: false,
         }),
@@ -87,11 +92,12 @@ pub async fn relay<P: Passing>(local: Local, channel: Channel, passing: Arc<P>) 
     };
     let result = tokio::select! {
         result = connection.read() => result,
-        result = connection.receive() => result,
-        result = connection.write() => result,
+        result = connection.receive() => result.map(|()| 0),
+        result = connection.write() => result.map(|()| 0),
     };
-    if let Err(error) = result {
-        tracing::debug!("a connection is lost: {error}");
+    match result {
+        Ok(errno) => connection.part(errno).await,
+        Err(error) => tracing::debug!("a connection is lost: {error}"),
     }
 }
 
@@ -117,34 +123,49 @@ impl<P: Passing> Connection<P> {
         }
     }
 
-    /// From the program into the channel. Returns when there is nothing left to do.
-    async fn read(&self) -> io::Result<()> {
+    /// From the program into the channel. Returns what to close the channel with when there is
+    /// nothing left to do.
+    async fn read(&self) -> io::Result<u32> {
         if self.local.kind() == Kind::PipeWriter {
             self.local.closed().await?;
-            return self.channel.send(&Message::Close(0)).await;
+            return Ok(0);
         }
         loop {
             let max = self.payload().await;
             match self.local.receive(max).await {
-                Ok(Input::Data { bytes, fds }) => self.send(&bytes, fds).await?,
-                Ok(Input::End { closed: true }) => {
-                    return self.channel.send(&Message::Close(0)).await
+                Ok(Input::Data { bytes, fds }) => {
+                    if let Err(error) = self.send(&bytes, fds).await {
+                        return self.lost(error).await;
+                    }
                 }
+                Ok(Input::End { closed: true }) => return Ok(0),
                 Ok(Input::End { closed: false }) => break,
-                Err(error) => return self.channel.send(&Message::Close(errno_of(&error))).await,
+                Err(error) => return Ok(errno_of(&error)),
             }
         }
-        self.channel.send(&Message::End).await?;
+        if let Err(error) = self.channel.send(&Message::End).await {
+            return self.lost(error).await;
+        }
         let done = {
             let mut state = self.state();
             state.sent_end = true;
             state.wrote_end
         };
-        if done {
-            return Ok(());
+        if !done {
+            self.local.closed().await?;
         }
-        self.local.closed().await?;
-        self.channel.send(&Message::Close(0)).await
+        Ok(0)
+    }
+
+    /// The channel takes nothing any more. The program cannot write from now on, but still gets what
+    /// has come.
+    async fn lost(&self, error: io::Error) -> io::Result<u32> {
+        if matches!(self.local.kind(), Kind::PipeReader | Kind::PipeWriter) {
+            return Err(error);
+        }
+        tracing::debug!("a channel is lost: {error}");
+        self.local.end_reading();
+        std::future::pending().await
     }
 
     /// Sends what the program has written: one piece of a stream, or one record.
@@ -187,14 +208,14 @@ impl<P: Passing> Connection<P> {
 
     /// From the channel into the queue. Returns when the connection to the other machine is lost.
     async fn receive(&self) -> io::Result<()> {
-        let mut ended = false;
         loop {
-            let bytes = self.channel.receive().await;
-            let bytes = match bytes {
-                Ok(bytes) if bytes.is_empty() && ended => break,
-                Err(_) if ended => break,
-                Ok(bytes) if bytes.is_empty() => return Err(io::ErrorKind::ConnectionReset.into()),
-                bytes => bytes?,
+            let bytes = match self.channel.receive().await {
+                Ok(bytes) if bytes.is_empty() => break,
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::debug!("a channel is lost: {error}");
+                    break;
+                }
             };
             let message = Message::decode(&bytes).map_err(|error| {
                 tracing::warn!("the other machine has sent no message: {error:?}");
@@ -228,12 +249,9 @@ impl<P: Passing> Connection<P> {
                     self.local.end_reading();
                     continue;
                 }
-                Message::End => {
-                    ended = true;
-                    Item::End
-                }
+                Message::End => Item::End,
                 Message::Close(_) => {
-                    ended = true;
+                    self.state().closed = true;
                     Item::Close
                 }
                 Message::Opened { .. } | Message::Incoming { .. } => {
@@ -317,17 +335,47 @@ impl<P: Passing> Connection<P> {
                 if let Err(error) = self.local.send(&bytes, fds).await {
                     tracing::debug!("a program takes no more data: {error}");
                     refused = true;
-                    self.channel.send(&Message::Stop).await?;
+                    self.tell(&Message::Stop).await;
                 }
             }
             self.state().queued -= cost;
             consumed += cost;
             if consumed >= WINDOW / 2 {
-                self.channel.send(&Message::Credit(consumed)).await?;
+                self.tell(&Message::Credit(consumed)).await;
                 consumed = 0;
             }
         }
         Ok(())
+    }
+
+    /// Sends what nobody needs when the channel is lost: what has come is written all the same.
+    async fn tell(&self, message: &Message<'_>) {
+        if let Err(error) = self.channel.send(message).await {
+            tracing::debug!("the other machine is not told: {error}");
+        }
+    }
+
+    /// Closes the channel once the other end has no more to say. A socket that is closed with
+    /// something unread makes its peer lose what *that* has not read yet (`unix_release_sock` sets
+    /// the peer's `sk_err`), and credit may come at any time.
+    async fn part(self, errno: u32) {
+        let Self {
+            local,
+            channel,
+            state,
+            ..
+        } = self;
+        // The program sees the end now.
+        drop(local);
+        let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if state.closed || channel.send(&Message::Close(errno)).await.is_err() {
+            return;
+        }
+        while let Ok(bytes) = channel.receive().await {
+            if bytes.is_empty() || matches!(Message::decode(&bytes), Ok(Message::Close(_))) {
+                return;
+            }
+        }
     }
 
     async fn realize(&self, right: OwnedRight) -> Option<OwnedFd> {

@@ -116,6 +116,63 @@ async fn what_nobody_reads_is_bounded() {
     assert_eq!(got.await.unwrap(), written);
 }
 
+/// The next message of a channel is data, of this length.
+async fn is_data(channel: &Channel, len: usize) {
+    let bytes = channel.receive().await.unwrap();
+    let Ok(Message::Data { bytes, .. }) = Message::decode(&bytes) else {
+        panic!("{bytes:?}");
+    };
+    assert_eq!(bytes.len(), len);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credit_for_a_program_that_is_gone_takes_nothing_away() {
+    let (a, b) = pair();
+    let mut a = program(a);
+    let channel = Channel::new(b).unwrap();
+    for _ in 0..4 {
+        a.write_all(&[7; 1000]).unwrap();
+        is_data(&channel, 1000).await;
+    }
+    a.write_all(&[7; 1000]).unwrap();
+    drop(a);
+    // It has closed its socket, of which the channel tells behind the data.
+    channel.send(&Message::Credit(4000)).await.unwrap();
+    is_data(&channel, 1000).await;
+    let bytes = channel.receive().await.unwrap();
+    assert!(matches!(Message::decode(&bytes), Ok(Message::Close(0))));
+    channel.send(&Message::Credit(1000)).await.unwrap();
+    channel.send(&Message::Close(0)).await.unwrap();
+    assert!(channel.receive().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_come_before_a_channel_is_lost_is_read() {
+    let (a, b) = pair();
+    let mut a = program(a);
+    let channel = Channel::new(b).unwrap();
+    // More than the program's socket has room for, so that some of it waits.
+    let bytes = [9; 40_000];
+    for _ in 0..6 {
+        let data = Message::Data {
+            more: false,
+            rights: qtfs_proto::relay::Rights::NONE,
+            bytes: &bytes,
+        };
+        channel.send(&data).await.unwrap();
+    }
+    drop(channel);
+    // Whether this still works is chance.
+    let _ = a.write_all(b"to nobody");
+    let read = tokio::task::spawn_blocking(move || {
+        let mut all = Vec::new();
+        // It ends with ECONNRESET if what was written to nobody was not even read.
+        let _ = a.read_to_end(&mut all);
+        all.len()
+    });
+    assert_eq!(read.await.unwrap(), 6 * bytes.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_channel_ends_the_connection() {
     let (a, b) = pair();
