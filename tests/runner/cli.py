@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 
 from runner import debug
+from runner import labs
 from runner import machines
 from runner import phases
 from runner.report import Report
-from runner.session import Session
-from runner.tools import tools
 
 # Cases that say what qtfs does, and cases that try to break it; these have a short and a full form.
 FOLDERS = [machines.TOP / "tests/selftests", machines.TOP / "tests/torture"]
@@ -29,9 +28,6 @@ is one of them (`costs`, `costs.py` or its path), or one of the phases build,
 lint, cargo, tools. What is in tests/torture runs in a short form; with --torture
 it runs in full, which takes hours, and nothing else does."""
 
-# What is tested once both machines are up, before the selftests.
-WITH_LAB = {"tools": tools}
-
 
 def options_of(arguments):
     """Reads the command line."""
@@ -41,6 +37,7 @@ def options_of(arguments):
                         help="what the selftests run on; the others are for checking the tests themselves")
     parser.add_argument("--keep", action="store_true", help="leave the machines up")
     parser.add_argument("--lab", metavar="NAME", help="use the lab of this name; one that is up stays up")
+    parser.add_argument("--jobs", type=int, metavar="N", help="how many labs to use at once (default: 2 when everything runs, else 1)")
     parser.add_argument("--no-build", action="store_true", help="take what was built before")
     parser.add_argument("--torture", action="store_true", help="the files of tests/torture, in full")
     parser.add_argument("--debug", action="store_true", help="on the debug kernel: selftests only, and leaks are looked for after each file")
@@ -51,6 +48,10 @@ def options_of(arguments):
     options = parser.parse_args(arguments)
     if options.limit is None:
         options.limit = 36000 if options.torture or options.debug else 3000
+    if options.jobs is None:
+        options.jobs = 1 if options.files or options.k or options.lab or options.torture or options.debug else 2
+    if options.jobs < 1 or options.lab and options.jobs > 1:
+        parser.error("--jobs: at least 1, and 1 with --lab")
     if options.seed is None:
         options.seed = random.randrange(1, 1 << 31) if options.torture else 1
     return options
@@ -59,7 +60,7 @@ def options_of(arguments):
 def choose(options):
     """The phases and selftest files to run."""
     everything = [file for folder in FOLDERS for file in sorted(folder.glob("*.py"))]
-    every_phase = [*phases.PHASES, *WITH_LAB]
+    every_phase = [*phases.PHASES, *labs.WITH_LAB]
     if options.torture and not options.files:
         return ["build"], sorted(TORTURE.glob("*.py"))
     if options.debug and not options.files:
@@ -81,40 +82,6 @@ def choose(options):
     return chosen_phases, chosen
 
 
-def run_selftests(with_lab, files, options, report, deadline):
-    """Boots the machines once and runs what needs them."""
-    lab = machines.Lab(options.lab or f"check-{os.getpid()}")
-    report.heading(f"the lab {lab.name}")
-    begin = time.monotonic()
-    try:
-        lab.up(report.note)
-        report.ok("lab: both machines boot", time.monotonic() - begin)
-        for name in with_lab:
-            report.heading(name)
-            WITH_LAB[name](lab, report)
-        fit = True
-        for file in files:
-            if not fit:
-                report.note("the machines are rebooted after what happened")
-                lab.reboot()
-            begin = time.monotonic()
-            report.heading(file.name)
-            fit = Session(lab, report, options).run(file, deadline)
-            if fit and options.debug:
-                debug.leaks(lab, report, file.stem)
-            report.note(f"{file.name}: {time.monotonic() - begin:.1f} s")
-            if time.monotonic() > deadline:
-                report.not_ok("all selftests fit into the time limit", None, f"the limit is {options.limit} s; see --limit")
-                break
-    except machines.LabError as error:
-        report.not_ok("lab: both machines work", time.monotonic() - begin, error)
-    finally:
-        if options.keep or lab.was_up:
-            report.note(f"the lab stays up: scripts/lab -n {lab.name} shell dpu; scripts/lab -n {lab.name} down")
-        else:
-            lab.down()
-
-
 def main(arguments):
     """The command."""
     options = options_of(arguments)
@@ -132,16 +99,16 @@ def main(arguments):
     report = Report()
     deadline = time.monotonic() + options.limit
     try:
-        with_lab = [name for name in chosen_phases if name in WITH_LAB]
+        with_lab = [name for name in chosen_phases if name in labs.WITH_LAB]
         for name in chosen_phases:
-            if name in WITH_LAB or name == "build" and options.no_build:
+            if name in labs.WITH_LAB or name == "build" and options.no_build:
                 continue
             report.heading(name)
             if phases.PHASES[name](report) is False:
                 report.note("without a build there is nothing to test")
                 files = []
         if with_lab or files:
-            run_selftests(with_lab, files, options, report, deadline)
+            labs.run(with_lab, files, options, report, deadline)
     except KeyboardInterrupt:
         report.not_ok("run: was interrupted")
     return report.end()

@@ -2,13 +2,15 @@
 """What the run prints: KTAP, one numbered line per test, and the last line with the sums."""
 
 import sys
+import threading
 import time
 
 
 class Report:
-    """Counts results and prints them as they come."""
+    """Counts results and prints them as they come. For one thread; others have a Part each."""
 
     def __init__(self):
+        self.lock = threading.Lock()
         self.passed = 0
         self.failed = 0
         self.skipped = 0
@@ -69,3 +71,27 @@ class Report:
         self.line(sums)
         sys.stdout.flush()
         return 1 if self.failed or not total else 0
+
+
+class Part:
+    """What one of several threads has to report: kept, and printed as a whole, so that the lines of a file stay together."""
+
+    def __init__(self, report):
+        self.report = report
+        self.kept = []
+
+    def __getattr__(self, name):
+        """Any method of the report."""
+        return lambda *arguments: self.kept.append((name, arguments))
+
+    def heading(self, text):
+        """Says what comes, and when; that is not kept back."""
+        with self.report.lock:
+            self.report.heading(text)
+
+    def print(self):
+        """Passes on what was kept."""
+        with self.report.lock:
+            for name, arguments in self.kept:
+                getattr(self.report, name)(*arguments)
+        self.kept.clear()
