@@ -340,6 +340,33 @@ def rexec_dies(t):
     docker("rm", "-f", "lives")
 
 
+@offloaded("udsproxyd killed with -9 while containers run: they live, and containerd finds them again", only_full=True)
+def udsproxyd_dies(t):
+    docker("run", "-d", "--name", "lives", "--network", "none", IMAGE, "sleep", "1000")
+    pid = pid_of("lives")
+    os.kill(daemon("udsproxyd"), signal.SIGKILL)
+    eventually(lambda: docker("exec", "lives", "echo", "again", check=False).text == "again", PATIENT, "exec works again")
+    eq((running("lives"), pid_of("lives")), (True, pid))
+    eq(docker("run", "--rm", "--network", "none", IMAGE, "echo", "new").text, "new")
+    docker("rm", "-f", "lives")
+
+
+@offloaded("the host loses power while a container runs: it is dead then, keeps its data, and starts again", needs={"lab"}, limit=600, only_full=True)
+def host_dies(t):
+    docker("run", "-d", "--name", "dies", "--network", "none", "-v", "kept:/data", IMAGE, "sh", "-c", "date >>/data/file; sync; sleep 1000")
+    eventually(lambda: host.files.read("/var/lib/docker/volumes/kept/_data/file"), 60, "it runs")
+    lab.crash("host")
+    lab.boot("host")
+    host.call("qtest.offload", "offload", "up", patience=200)
+    eventually(lambda: not running("dies"), PATIENT, "it is known to be dead")
+    nothing_left()
+    docker("start", "dies")
+    eventually(lambda: host.files.read("/var/lib/docker/volumes/kept/_data/file").count(b"\n") == 2, 60, "it runs again, with its data")
+    eq(docker("run", "--rm", "--network", "none", IMAGE, "echo", "new").text, "new")
+    docker("rm", "-f", "dies")
+    docker("volume", "rm", "kept")
+
+
 # --- The supervisor by itself. ---
 
 def supervised(script, check=True):
