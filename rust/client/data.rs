@@ -175,9 +175,10 @@ fn read_direct(
     if inode.is_regular() && inode.is_dirty() {
         write_out(inode)?;
     }
+    let nonblock = iocb.is_nowait() || open.stream && iocb.file().is_nonblocking();
     let flags = ReadFlags::NONE
         .with_if(iocb.is_direct(), ReadFlags::DIRECT)
-        .with_if(iocb.is_nowait(), ReadFlags::NONBLOCK);
+        .with_if(nonblock, ReadFlags::NONBLOCK);
     let mut done = 0;
     if open.stream {
         open.polled.set_unread(false);
@@ -519,7 +520,10 @@ pub(crate) fn read_now(
 ) -> Result<usize> {
     let open = reader(inode, open)?;
     let pages = Arc::new(pages, GFP_KERNEL)?;
-    let (len, ..) = read_piece(inode, &open, offset, &pages, ReadFlags::NONE)?;
+    let (len, attr, asked) = read_piece(inode, &open, offset, &pages, ReadFlags::NONE)?;
+    if len < pages.len() {
+        node::take_size(inode, attr.size, asked);
+    }
     pages.zero_from(len);
     Ok(len)
 }

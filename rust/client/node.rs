@@ -651,17 +651,23 @@ pub(crate) fn apply(inode: &Inode<Qtfs>, attr: &Attr, asked: Asked) {
         attributes_mask: attr.attributes_mask,
         flags: attr.flags,
     };
+    let old = inode.size();
+    if take_size(inode, attr.size, asked) && attr.size < old && inode.is_regular() {
+        // Whatever else the cache has is of an older version, and dropped when it is used.
+        let _ = inode.drop_pages(attr.size, u64::MAX);
+    }
+}
+
+/// Takes over the size that the server told in a reply to what was `asked` then, unless this
+/// machine has changed the file since. Returns whether it is another one. Callers may hold folios
+/// locked.
+pub(crate) fn take_size(inode: &Inode<Qtfs>, size: u64, asked: Asked) -> bool {
+    let node = inode.node();
     // What this machine has written but not sent yet counts too.
     let is_news = || {
         let written = node.clock.load(Ordering::Acquire) > asked.clock;
         let writing = node.writing.load(Ordering::Acquire) > 0;
         !inode.is_regular() || !(written || writing || inode.is_dirty())
     };
-    let old = inode.size();
-    if old != attr.size && inode.set_size_if(attr.size, is_news) && attr.size < old {
-        // Whatever else the cache has is of an older version, and dropped when it is used.
-        if inode.is_regular() {
-            let _ = inode.drop_pages(attr.size, u64::MAX);
-        }
-    }
+    inode.size() != size && inode.set_size_if(size, is_news)
 }

@@ -86,6 +86,7 @@ impl Batch {
 
 /// Ends a request that reads folios. Dropping it without a result fails the request.
 pub struct ReadDone {
+    inode: NonNull<bindings::inode>,
     parts: KVVec<Part>,
 }
 
@@ -95,6 +96,13 @@ unsafe impl Send for ReadDone {}
 unsafe impl Sync for ReadDone {}
 
 impl ReadDone {
+    /// The inode whose folios are read; it stays alive until the request ends.
+    pub fn inode<F: FileSystem>(&self) -> &Inode<F> {
+        // SAFETY: An inode is not evicted while its folios are locked. There is one file system in
+        // a module, so it is one of `F`.
+        unsafe { Inode::from_raw(self.inode.as_ptr()) }
+    }
+
     /// The bytes are there (what was not sent is zeroed already), or not.
     pub fn finish(mut self, result: Result) {
         self.end(result);
@@ -328,13 +336,13 @@ struct Reading<'a, F: FileSystem> {
 
 /// Sends what was collected.
 fn send_read<F: FileSystem>(inode: &Inode<F>, reading: &mut Reading<'_, F>) {
-    let Some(Batch {
-        pages, parts, pos, ..
-    }) = reading.batch.take()
-    else {
+    let (Some(batch), Some(host)) = (reading.batch.take(), NonNull::new(inode.as_raw())) else {
         return;
     };
-    let done = ReadDone { parts };
+    let Batch {
+        pages, parts, pos, ..
+    } = batch;
+    let done = ReadDone { inode: host, parts };
     if reading.ahead {
         F::read_pages(inode, reading.open, pos, pages, done);
     } else {

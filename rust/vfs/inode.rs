@@ -290,11 +290,11 @@ impl<F: FileSystem> Inode<F> {
     /// Sets the cached attributes.
     pub fn set_attributes(&self, a: &Attributes) {
         let inode = self.as_raw();
+        self.set_nlink(a.nlink);
         // SAFETY: The inode is alive. Readers of single fields see an old or the new value.
         unsafe {
             (*inode).i_mode =
                 ((self.mode() & bindings::S_IFMT) | (a.mode & !bindings::S_IFMT)) as u16;
-            bindings::set_nlink(inode, a.nlink);
             bindings::qtfs_i_uid_write(inode, a.uid);
             bindings::qtfs_i_gid_write(inode, a.gid);
             bindings::qtfs_inode_set_atime(inode, a.atime.sec, attr::nanoseconds(a.atime));
@@ -318,8 +318,11 @@ impl<F: FileSystem> Inode<F> {
 
     /// Sets the number of hard links.
     pub fn set_nlink(&self, nlink: u32) {
-        // SAFETY: The inode is alive.
-        unsafe { bindings::set_nlink(self.as_raw(), nlink) };
+        // One after another, since the kernel counts who has lost the last name.
+        self.with_size_locked(|| {
+            // SAFETY: The inode is alive.
+            unsafe { bindings::set_nlink(self.as_raw(), nlink) }
+        });
     }
 
     /// Runs `f` with the inode's lock held.

@@ -250,6 +250,18 @@ def truncate(t):
     os.close(fd)
 
 
+@case("host truncates: whoever reads behind the new end of a file that is open here reads nothing, not zeros", needs=NEEDS)
+def truncate_read(t):
+    for size, offset, length in ((1 << 20, 8192, 4096), (4 << 20, 1 << 20, 2 << 20), (1 << 20, 50, 200_000)):
+        host.files.write(t.there("f"), b"x" * size)
+        fd = os.open("f", os.O_RDONLY)
+        eq(os.fstat(fd).st_size, size)
+        host.os.truncate(t.there("f"), 100)
+        eq(os.pread(fd, length, offset), b"x" * max(0, 100 - offset), f"{length} bytes at {offset} of {size}")
+        eq(os.fstat(fd).st_size, 100)
+        os.close(fd)
+
+
 @case("host changes one page of a large file that was read here", who=[ROOT], needs=NEEDS)
 def one_page(t):
     data = bytearray(files.pattern(1 << 20))
