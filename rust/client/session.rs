@@ -46,7 +46,8 @@ use qtfs_proto::{
         Lock, //
     },
     Header,
-    Kind, //
+    Kind,
+    Op, //
 };
 use qtfs_vfs::{
     param::{
@@ -531,7 +532,9 @@ impl Session {
         if wait != Wait::Briefly {
             self.cancel(request);
         }
-        if request.sink.is_some() {
+        // What these bring is given back, and nobody else has their pages.
+        let is_own = matches!(request.op, Op::Readdir | Op::Open);
+        if request.sink.is_some() && !is_own {
             self.withdraw_sink(request);
         }
         let result = {

@@ -127,6 +127,11 @@ impl Outbox {
         state.queue.len().saturating_sub(state.unasked)
     }
 
+    /// How many frames of [`Outbox::tell`] wait because the peer does not read.
+    pub fn untold(&self) -> usize {
+        self.state.lock().unasked
+    }
+
     /// Stops sending and ends the connection; frames that were not sent are dropped.
     pub fn close(&self) {
         self.fail(&mut self.state.lock());

@@ -32,7 +32,10 @@ use crate::{
     caller::Caller,
     file::OpenFile,
     job::Job,
-    node::Node,
+    node::{
+        Node,
+        Nodes, //
+    },
     op,
     parking::Parking,
     policy::Policy,
@@ -97,7 +100,7 @@ pub(crate) fn execute(server: &Server, worker: &mut Worker, job: &Job) -> Result
         Request::Setattr(r) => op::attr::setattr(ctx, r),
         Request::Access(r) => op::attr::access(ctx, r),
         Request::Open(r) => op::open::open(ctx, r),
-        Request::Read(r) => op::data::read(ctx, r),
+        Request::Read(r) => return op::data::read(ctx, r),
         Request::Write(r) => op::data::write(ctx, r),
         Request::Fsync(r) => op::data::fsync(ctx, r),
         Request::Readdir(r) => op::readdir::readdir(ctx, r),
@@ -179,6 +182,9 @@ impl Context<'_> {
 
     /// Attributes of what was found.
     pub(crate) fn attr(&self, found: &Found<'_>) -> Result<Attr> {
+        if let At::Node(node) = &found.at {
+            return self.attr_of_known(node, &found.path);
+        }
         let node = self.node(found)?;
         let result = match self.attr_of(&node, &found.path) {
             // The client forgot the object while it was being looked at.
@@ -191,8 +197,23 @@ impl Context<'_> {
         result.inspect_err(|_| self.session.nodes.trim(node.id))
     }
 
-    /// Attributes of a node whose object is at `path`.
+    /// Attributes of a node whose object is at `path`, for a reply that makes the client know it.
     pub(crate) fn attr_of(&self, node: &Arc<Node>, path: &Path) -> Result<Attr> {
+        self.attributes(node, path, |nodes| nodes.hand_out(node))
+    }
+
+    /// The same for a reply to a request that named the node itself. It may be given up without
+    /// anybody having read it, and must not make a later FORGET look out of date.
+    fn attr_of_known(&self, node: &Arc<Node>, path: &Path) -> Result<Attr> {
+        self.attributes(node, path, |nodes| nodes.stamp(node))
+    }
+
+    fn attributes(
+        &self,
+        node: &Arc<Node>,
+        path: &Path,
+        stamp: impl FnOnce(&Nodes) -> Result<u64>,
+    ) -> Result<Attr> {
         let moment = node.version.moment();
         let stat = Stat::of(path)?;
         let class = op::class::of(path.magic());
@@ -219,7 +240,7 @@ impl Context<'_> {
         };
         Ok(Attr {
             node: node.id,
-            stamp: self.session.nodes.hand_out(node)?,
+            stamp: stamp(&self.session.nodes)?,
             ino: stat.ino(),
             generation: identity.generation(),
             flags,
@@ -246,9 +267,9 @@ impl Context<'_> {
         })
     }
 
-    /// Attributes of an open file.
+    /// Attributes of an open file that the client has.
     pub(crate) fn attr_of_file(&self, file: &OpenFile) -> Result<Attr> {
-        self.attr_of(&file.node, &file.file().path())
+        self.attr_of_known(&file.node, &file.file().path())
     }
 
     /// Whether the object is known to have no extended attributes, also none that only root sees.

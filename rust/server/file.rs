@@ -5,6 +5,10 @@
 //! An open file lives until RELEASE or the end of the session, also when its name is removed, and
 //! is closed when the last request that uses it is done.
 
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
 use kernel::{
     new_mutex,
     prelude::*,
@@ -74,6 +78,8 @@ pub(crate) struct OpenFile {
     /// Of a FIFO.
     end: OtherEnd,
     park_key: ParkKey,
+    /// The client has released it.
+    released: AtomicBool,
     #[pin]
     file: WatchedFile<Poller>,
 }
@@ -165,6 +171,7 @@ impl OpenFile {
                 cached,
                 end,
                 park_key: ParkKey::new(),
+                released: AtomicBool::new(false),
                 file <- WatchedFile::new(file),
             }),
             GFP_KERNEL,
@@ -183,6 +190,16 @@ impl OpenFile {
     /// What requests are parked for that wait until it is ready.
     pub(crate) fn park_key(&self) -> ParkKey {
         self.park_key
+    }
+
+    /// The client has released it: nobody is parked for it from now on.
+    pub(crate) fn released(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    /// Whether the client has released it.
+    pub(crate) fn is_released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
     }
 
     /// Whether there is something to read, or never will be. Else whoever is parked for it is told

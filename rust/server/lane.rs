@@ -25,6 +25,8 @@ use qtfs_net::{
 
 /// Frames that may wait to be sent, besides one answer for each slot.
 const SPARE_BACKLOG: u32 = 16;
+/// Most frames that may wait to be sent without having been asked for.
+const MAX_UNTOLD: usize = 1 << 16;
 
 /// The number of a lane that belongs to no session yet.
 const STRANGER: u32 = u32::MAX;
@@ -114,9 +116,17 @@ impl Lane {
         self.outbox.send(frame)
     }
 
-    /// Sends what the client has not asked for. How much of that there is depends on what it wants
-    /// to be told of, once each, not on how fast it reads.
+    /// Sends what the client has not asked for. Who reads has few of these on the way: one for each
+    /// thing that it wants to be told of, and it asks for the next when it has read one.
     pub(crate) fn tell(&self, frame: Arc<Frame>) -> Result {
+        if self.outbox.untold() >= MAX_UNTOLD {
+            log_warn!(
+                "{}: does not read what it is told, disconnected\n",
+                self.peer
+            );
+            self.close();
+            return Err(ENOTCONN);
+        }
         self.outbox.tell(frame)
     }
 

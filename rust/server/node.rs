@@ -217,6 +217,12 @@ impl Nodes {
         Ok(stamp)
     }
 
+    /// The stamp of the last reply that made the client know a node.
+    pub(crate) fn stamp(&self, node: &Node) -> Result<u64> {
+        let inner = self.inner.lock();
+        Ok(inner.by_id.get(&node.id.0).ok_or(ESTALE)?.stamp)
+    }
+
     /// The client forgets a node, unless it was handed out again after `stamp`.
     pub(crate) fn forget(&self, id: NodeId, stamp: u64) {
         let mut inner = self.inner.lock();

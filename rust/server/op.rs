@@ -15,6 +15,7 @@ pub(crate) mod fifo;
 pub(crate) mod lock;
 pub(crate) mod lookup;
 pub(crate) mod make;
+mod names;
 pub(crate) mod notify;
 pub(crate) mod open;
 pub(crate) mod readdir;

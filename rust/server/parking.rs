@@ -44,7 +44,7 @@ impl Parking {
     pub(crate) fn look(&self, queue: &Queue, job: &Job) {
         let has_happened = match self {
             // An error is said when the request is executed.
-            Self::Readable(open) => open.is_ready_to_read().unwrap_or(true),
+            Self::Readable(open) => open.is_released() || open.is_ready_to_read().unwrap_or(true),
             Self::Lock(_) => {
                 let awaited = job.awaited.lock();
                 awaited.as_ref().is_none_or(|wait| wait.is_free())

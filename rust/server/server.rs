@@ -129,12 +129,12 @@ impl Server {
 
     /// Engine is gone.
     pub(crate) fn engine_goes(&self) {
+        // Before another one may come, which has a directory of its own.
+        let aliases = self.engine.lock().aliases.take();
+        drop(aliases);
         let mut engine = self.engine.lock();
         engine.present = false;
         engine.configured = false;
-        let aliases = engine.aliases.take();
-        drop(engine);
-        drop(aliases);
     }
 
     /// Which boot of HOST it is; known once engine has handed over a policy.

@@ -326,9 +326,13 @@ impl Session {
     /// Ends the session: its connections are closed, its files too as soon as nobody uses them, its
     /// locks released, its objects forgotten. Says whether this call did it.
     pub(crate) fn end(&self) -> bool {
+        self.end_if(|_| true)
+    }
+
+    fn end_if(&self, may: impl FnOnce(&Lanes) -> bool) -> bool {
         let lanes = {
             let mut lanes = self.lanes.lock();
-            if lanes.ended {
+            if lanes.ended || !may(&lanes) {
                 return false;
             }
             lanes.ended = true;
@@ -352,15 +356,7 @@ impl Session {
 
     /// Ends the session if it was without connections since before `ms`.
     pub(crate) fn end_if_alone_since(&self, ms: i64) -> bool {
-        {
-            let lanes = self.lanes.lock();
-            match lanes.alone_ms {
-                Some(since) if since <= ms => {}
-                _ => return false,
-            }
-        }
-        // A client that comes back in this moment finds the session ended and begins a new one.
-        self.end()
+        self.end_if(|lanes| lanes.alone_ms.is_some_and(|since| since <= ms))
     }
 }
 

@@ -98,10 +98,13 @@ struct file *qtfs_fifo_open_writer(const struct path *path, int flags, const str
 	mutex_unlock(&pipe->mutex);
 	file = file_open_root(path, "", flags | O_NONBLOCK, 0);
 	mutex_lock(&pipe->mutex);
-	if (!--pipe->readers) {
-		wake_up_interruptible_all(&pipe->rd_wait);
+	if (!--pipe->readers)
 		wake_up_interruptible_all(&pipe->wr_wait);
-	}
+	/*
+	 * Also for writers that wait in open(2): a reader who came meanwhile was
+	 * not the first and has woken nobody, see fifo_open().
+	 */
+	wake_up_interruptible_all(&pipe->rd_wait);
 	mutex_unlock(&pipe->mutex);
 	qtfs_fifo_put(path, pipe, engine);
 	return file;

@@ -86,8 +86,11 @@ int qtfs_watch_poll(struct qtfs_watch *watch, struct file *file, unsigned int wa
 		watch->count--;
 	init_poll_funcptr(&watch->table, wake && !watch->count ? qtfs_watch_queue : NULL);
 	/* Errors and hang-ups are waited for by everybody. */
-	if (wake)
+	if (wake) {
 		atomic_or(wake | (__force unsigned int)(EPOLLERR | EPOLLHUP), &watch->armed);
+		/* Pairs with the one of wq_has_sleeper(): poll_wait() has none when nothing is queued. */
+		smp_mb__after_atomic();
+	}
 	*ready = (__force unsigned int)vfs_poll(file, &watch->table);
 	/* Who opens a FIFO for reading is told of where readers wait. */
 	pipe = file->f_mode & FMODE_READ ? NULL : qtfs_fifo(file);

@@ -86,6 +86,16 @@ def version(t):
     probe("alive")
 
 
+@case("a node is forgotten by what the reply said that named it first; requests for what was forgotten or closed are ESTALE or EBADF", who=[ROOT], needs="qtfs")
+def forgotten(t):
+    script = [f"attach path={t.host_dir} -> root=attr.node", "open target=$root/f flags=READ|WRITE|CREATE mode=0o600 -> f=file node=attr.node stamp=attr.stamp",
+              "write file=$f offset=0 data=text", "read file=$f offset=0 len=10", "getattr target=$node file=$f", "getattr target=$node",
+              "setattr target=$node valid=MODE mode=0o644", "setattr target=$node file=$f valid=SIZE size=2", "fallocate file=$f mode=0 offset=0 len=10",
+              "release files=$f", "getattr target=$node", "release nodes=$node:$stamp", "expect ESTALE getattr target=$node",
+              "expect EBADF read file=$f offset=0 len=10"]
+    probe("run", stdin="\n".join(script))
+
+
 @case("what is not exported can't be reached by any message: names with / or .., paths with .., other nodes", who=[ROOT], needs="qtfs")
 def escape(t):
     host.files.write("/data/secret-of-hostile", b"secret")
@@ -97,7 +107,8 @@ def escape(t):
                         ("walk root=$root path=d/../../secret-of-hostile", "EINVAL"), ("walk root=$root path=/etc/passwd", "ENOENT"),
                         ("walk root=$root path=l/secret-of-hostile", "ENOTDIR"), ("attach path=/data/export/../secret-of-hostile", "EINVAL"),
                         ("attach path=/", "EACCES"), ("attach path=/etc", "EACCES"), ("attach path=/data", "EACCES"),
-                        (f"attach path={t.host_dir}/l", "EACCES"), ("attach path=relative", "EINVAL")):
+                        ("attach path=/nowhere", "EACCES"), ("attach path=/etc/passwd/x", "EACCES"), (f"attach path={t.host_dir}/l", "EACCES"),
+                        (f"attach path={t.host_dir}/l/nowhere", "EACCES"), (f"attach path={t.host_dir}/nowhere", "ENOENT"), ("attach path=relative", "EINVAL")):
         script.append(f"expect {errno} {line}")
     # As bytes, since the probe knows what a name is as well as the server. That a good name is
     # answered shows that it is the name which ends the connection otherwise.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The policy file: what is exported, and that nothing else can be reached, whatever the path or the trick."""
 
+import functools
 import os
 import signal
 import time
@@ -109,8 +110,22 @@ def nested(t):
             true({"d", "own", "ro"} <= set(os.listdir(".")), "all are where they were")
             os.rename("d", "own/d")
             os.rmdir("own/d")
-            os.unlink("f")
+            # Nor is its name, when nothing is there, made to lead elsewhere.
+            os.rmdir("own")
+            fails(EACCES, os.symlink, "/etc", "own")
+            os.symlink("/etc", "l")
+            fails(EACCES, functools.partial(os.link, follow_symlinks=False), "l", "own")
+            fails(EACCES, os.rename, "l", "own")
+            os.mkdir("own")
             os.unlink("ro/rw/f")
+            host.os.rmdir("/data/more/ro/rw")
+            host.os.rmdir("/data/more/ro")
+            fails(EROFS, os.mkdir, "ro")
+            fails(EROFS, os.mkfifo, "ro")
+            fails(EROFS, os.open, "ro", os.O_CREAT | os.O_WRONLY)
+            host.os.makedirs("/data/more/ro/rw")
+            os.unlink("l")
+            os.unlink("f")
     finally:
         host.server.start()
         host.files.remove_tree("/data/more")

@@ -220,21 +220,30 @@ def next_lines(flags):
         os.close(fd)
 
 
-@case("a read that blocks delays nobody, goes on when there is something, and can be killed", who=[ROOT], needs="qtfs")
+@on_host
+def engine_threads():
+    """How many threads engine has."""
+    return len(os.listdir(f"/proc/{process.run('pgrep -o -x engine').text}/task"))
+
+
+@case("reads that block take no thread, delay nobody, go on when there is something, and can be killed", who=[ROOT], needs="qtfs")
 def blocking(t):
     mount_both()
+    threads = engine_threads()
     try:
         while next_lines(os.O_NONBLOCK):
             pass
     except BlockingIOError:
         pass
-    first, second = process.spawn(next_lines, 0), process.spawn(next_lines, 0)
-    true(first.sleeps(10) and second.sleeps(10), "they wait")
+    first, second, *others = (process.spawn(next_lines, 0) for _ in range(t.amount(12, 200)))
+    true(all(reader.sleeps(10) for reader in (first, second, *others)), "they wait")
+    within(engine_threads(), 0, threads + 1, "threads of engine")
     before = time.monotonic()
     eq(files.read(f"{PROC}/1/comm"), host.files.read("/proc/1/comm"))
     within(time.monotonic() - before, 0, 5, "seconds for another read")
-    first.kill()
-    true(first.finished(10), "it can be killed")
+    for reader in (first, *others):
+        reader.kill()
+    true(all(reader.finished(10) for reader in (first, *others)), "they can be killed")
 
     def told():
         # The reader that was killed may have taken a line with it.

@@ -19,6 +19,7 @@ use qtfs_proto::{
     },
     FileId,
     Op,
+    OpenFlags,
     Request as Message, //
 };
 use qtfs_vfs::{
@@ -40,7 +41,8 @@ use super::{
 use crate::{
     channel::Channel,
     file::OpenFile,
-    fs::Qtfs, //
+    fs::Qtfs,
+    node, //
 };
 
 /// Pages that are being written back.
@@ -137,7 +139,10 @@ impl Then {
         match self {
             Self::Wake => {}
             Self::Forget => give_back(session, request, &result),
-            Self::Read(done, sink) => done.finish(filled(&result, &sink)),
+            Self::Read(done, sink) => {
+                let result = filled(done.inode(), &result, &sink);
+                done.finish(result);
+            }
             Self::Write(writeback) => written(session, result, writeback),
             Self::Received(channel, pages) => channel.received(result, Some(pages)),
             Self::Polled(channel) => channel.polled(result),
@@ -146,10 +151,14 @@ impl Then {
     }
 }
 
-/// Whether the pages of a READ are filled; what the file does not have is zero.
-fn filled(result: &Result<Reply>, sink: &Pages) -> Result {
+/// Whether the pages of a READ are filled; what the file does not have is zero, and not read if the
+/// file has become shorter.
+fn filled(inode: &Inode<Qtfs>, result: &Result<Reply>, sink: &Pages) -> Result {
     let reply = result.as_ref().map_err(|e| *e)?;
-    reply.decode::<Read>()?;
+    let attr = reply.decode::<Read>()?.attr;
+    if reply.data_len < sink.len() {
+        node::take_size(inode, attr.size, reply.asked);
+    }
     sink.zero_from(reply.data_len);
     Ok(())
 }
@@ -199,8 +208,13 @@ pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Resu
                     session.releases.close(session, open.file, incarnation);
                 }
                 forget(open.attr.node, open.attr.stamp);
+                let asked = Message::decode(request.op, request.body());
+                if matches!(asked, Ok(Message::Open(asked)) if asked.flags.has(OpenFlags::LIST)) {
+                    give_back_entries(session, request, reply);
+                }
             }
         }
+        Op::Readdir if reply.status == 0 => give_back_entries(session, request, reply),
         Op::Channel => {
             if let Ok(opened) = reply.decode::<message::Channel<'_>>() {
                 session.releases.close(session, opened.file, incarnation);
@@ -230,5 +244,24 @@ pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Resu
             }
         }
         _ => {}
+    }
+}
+
+/// Forgets the objects that a listing named which nobody reads.
+fn give_back_entries(session: &Arc<Session>, request: &Request, reply: &Reply) {
+    // Without memory the server remembers them until umount.
+    let listed = request
+        .sink
+        .as_ref()
+        .map(|sink| sink.to_vec(reply.data_len));
+    let Some(Ok(data)) = listed else { return };
+    for entry in qtfs_proto::dirent::entries(&data) {
+        let Ok(entry) = entry else { return };
+        if let Some(attr) = entry.attr {
+            let incarnation = reply.asked.incarnation;
+            session
+                .releases
+                .forget(session, attr.node, attr.stamp, incarnation);
+        }
     }
 }

@@ -23,7 +23,8 @@ use qtfs_vfs::{
     local::{
         fifo::OtherEnd,
         file::WriteHow,
-        path::may, //
+        path::may,
+        File, //
     },
     unix, //
 };
@@ -35,10 +36,12 @@ use crate::{
         Context, //
     },
     file::OpenFile,
+    node::Node,
     refusal::{
         Refusal,
         Result, //
     },
+    resolve::Found,
     worker::Reply, //
 };
 
@@ -68,6 +71,20 @@ pub(crate) fn channel(ctx: &mut Context<'_>, r: &Channel<'_>) -> Result<Reply> {
         _ => None,
     };
     let node = ctx.node(&found)?;
+    let id = node.id;
+    let result = connect(ctx, r, found, node, passed);
+    // A node that the client does not get to know of must not stay.
+    result.inspect_err(|_| ctx.session.nodes.trim(id))
+}
+
+/// Makes the channel and hands its other end to engine.
+fn connect(
+    ctx: &mut Context<'_>,
+    r: &Channel<'_>,
+    found: Found<'_>,
+    node: Arc<Node>,
+    passed: Option<File>,
+) -> Result<Reply> {
     let (ours, theirs, object) = {
         // The sockets are engine's, whoever asks.
         let _engine = ctx.as_engine();

@@ -25,8 +25,12 @@ use qtfs_vfs::local::{
 };
 
 use crate::{
-    dispatch::Context,
+    dispatch::{
+        Context,
+        Outcome, //
+    },
     file::OpenFile,
+    parking::Parking,
     refusal::{
         Refusal,
         Result, //
@@ -37,22 +41,36 @@ use crate::{
 /// Shorter reads are copied: a page of the page cache would cost more to send.
 const MIN_IN_PLACE: usize = 4096;
 
-/// Reads.
-pub(crate) fn read(ctx: &mut Context<'_>, r: &Read) -> Result<Reply> {
+/// Reads. What has nothing to read yet, such as `/proc/kmsg`, is waited for without a thread.
+pub(crate) fn read(ctx: &mut Context<'_>, r: &Read) -> Result<Outcome> {
     let file = ctx.file(r.file, false)?;
+    let nonblock = r.flags.has(ReadFlags::NONBLOCK);
     let how = ReadHow {
-        nowait: r.flags.has(ReadFlags::NONBLOCK),
+        // OPEN has opened other files so that they never wait.
+        nowait: nonblock && file.is_cached(),
         direct: r.flags.has(ReadFlags::DIRECT),
     };
     let len = usize::try_from(r.len)?.min(ctx.session.max_data());
-    let mut data = read_pages(ctx, &file, r.offset, len, how)?;
+    let mut data = match read_pages(ctx, &file, r.offset, len, how) {
+        Err(refusal)
+            if refusal.error() == EAGAIN
+                && !(nonblock || file.is_cached())
+                && file.file().can_poll() =>
+        {
+            // So that an error of that is an answer.
+            file.is_ready_to_read()?;
+            return Ok(Outcome::Park(Parking::Readable(file)));
+        }
+        data => data?,
+    };
     let attr = ctx.attr_of_file(&file)?;
     if file.is_cached() && !how.nowait {
         let rest = attr.size.saturating_sub(r.offset);
         let len = len.min(usize::try_from(rest).unwrap_or(usize::MAX));
         read_rest(ctx, &file, r.offset, len, &mut data)?;
     }
-    ctx.reply_with(&ReadReply { attr }, data)
+    let reply = ctx.reply_with(&ReadReply { attr }, data)?;
+    Ok(Outcome::Reply(reply))
 }
 
 /// Reads on until there are `len` bytes or the file ends.

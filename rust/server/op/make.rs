@@ -28,7 +28,10 @@ use crate::{
         invalid,
         Context, //
     },
-    op::open::new_mode,
+    op::{
+        names,
+        open::new_mode, //
+    },
     refusal::Result,
     resolve::{
         self,
@@ -50,6 +53,7 @@ fn made(ctx: &Context<'_>, dir: &Found<'_>, name: Name<'_>, path: Path) -> Resul
 pub(crate) fn mkdir(ctx: &mut Context<'_>, r: &Mkdir<'_>) -> Result<Reply> {
     let dir = ctx.dir(r.dir)?;
     dir.writable()?;
+    names::writable(ctx, &dir, r.name)?;
     let mode = new_mode(&dir.path, r.mode, r.umask);
     let path = make::directory(&dir.path, &local::Name::new(r.name.bytes())?, mode)?;
     let attr = made(ctx, &dir, r.name, path)?;
@@ -66,6 +70,7 @@ pub(crate) fn mknod(ctx: &mut Context<'_>, r: &Mknod<'_>) -> Result<Reply> {
     };
     let dir = ctx.dir(r.dir)?;
     dir.writable()?;
+    names::writable(ctx, &dir, r.name)?;
     // CAST: Type bits fit.
     let mode = new_mode(&dir.path, r.mode, r.umask) | kind as u16;
     let name = local::Name::new(r.name.bytes())?;
@@ -78,6 +83,7 @@ pub(crate) fn mknod(ctx: &mut Context<'_>, r: &Mknod<'_>) -> Result<Reply> {
 pub(crate) fn symlink(ctx: &mut Context<'_>, r: &Symlink<'_>) -> Result<Reply> {
     let dir = ctx.dir(r.dir)?;
     dir.writable()?;
+    names::may_come(ctx, &dir, r.name)?;
     if r.text.bytes().is_empty() {
         return Err(ENOENT.into());
     }
@@ -95,6 +101,7 @@ pub(crate) fn link(ctx: &mut Context<'_>, r: &Link<'_>) -> Result<Reply> {
     // What may only be read must not become writable by another name.
     found.writable()?;
     dir.writable()?;
+    names::may_come(ctx, &dir, r.name)?;
     let name = local::Name::new(r.name.bytes())?;
     ctx.change_found(&found, |_| Ok(make::link(&found.path, &dir.path, &name)?))?;
     let path = dir.path.child(&name)?;

@@ -43,7 +43,8 @@ use crate::{
     op::{
         class,
         data,
-        fifo, //
+        fifo,
+        names, //
     },
     refusal::Result,
     resolve::{
@@ -173,7 +174,7 @@ fn existing<'r>(
     if r.flags.has(OpenFlags::DIRECTORY) && !path.is_dir() {
         return Err(ENOTDIR.into());
     }
-    let how = how(r);
+    let mut how = how(r);
     // Who names a FIFO by its node knows what it is.
     if path.is_fifo() && !r.target.node.is_none() {
         let (file, end) = fifo::open(ctx, r, &found, how)?;
@@ -188,6 +189,8 @@ fn existing<'r>(
         }
         found.writable()?;
     }
+    // No thread of engine's is to wait for the kernel's next line of `/proc/kmsg`: see READ.
+    how.nonblock |= class::of(path.magic()) != FsClass::Regular;
     if r.flags.has(OpenFlags::EXEC) {
         let file = executable(ctx, path, how)?;
         return Ok(Outcome::Open(found, file, OtherEnd::default()));
@@ -254,9 +257,8 @@ fn executable(ctx: &Context<'_>, path: &local::Path, how: How) -> Result<File> {
 /// Makes and opens a file.
 fn create<'r>(ctx: &mut Context<'_>, r: &Open<'r>, dir: &Found<'_>) -> Result<Outcome<'r>> {
     let name = r.target.name.name().ok_or(EINVAL)?;
-    // A rule for the name itself cannot forbid what the one for the directory allows, or it would
-    // be an exported directory and exist.
     dir.writable()?;
+    names::writable(ctx, dir, name)?;
     let mode = new_mode(&dir.path, r.mode, r.umask);
     let file = File::create(&dir.path, &local::Name::new(name.bytes())?, how(r), mode)?;
     let found = ctx.entry(dir, name, file.path())?;
@@ -286,6 +288,20 @@ fn nameless(ctx: &mut Context<'_>, r: &Open<'_>) -> Result<Reply> {
 
 /// Adds the open file to the session and answers.
 fn opened(
+    ctx: &mut Context<'_>,
+    r: &Open<'_>,
+    node: Arc<Node>,
+    found: &Found<'_>,
+    file: File,
+    end: OtherEnd,
+) -> Result<Reply> {
+    let id = node.id;
+    let result = add(ctx, r, node, found, file, end);
+    // A node that the client does not get to know of must not stay.
+    result.inspect_err(|_| ctx.session.nodes.trim(id))
+}
+
+fn add(
     ctx: &mut Context<'_>,
     r: &Open<'_>,
     node: Arc<Node>,
@@ -345,7 +361,7 @@ fn answer(
             end = eof;
         }
     }
-    let attr = ctx.attr_of_file(open)?;
+    let attr = ctx.attr_of(&open.node, &path)?;
     let flags = Opened::OPENED
         .with_if(created, Opened::CREATED)
         .with_if(end, Opened::EOF)

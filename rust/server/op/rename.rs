@@ -2,7 +2,6 @@
 
 //! UNLINK and RENAME.
 
-use kernel::prelude::*;
 use qtfs_proto::{
     message::{
         Rename,
@@ -21,14 +20,8 @@ use qtfs_vfs::local::{
 
 use crate::{
     dispatch::Context,
-    refusal::{
-        Refusal,
-        Result, //
-    },
-    resolve::{
-        join,
-        Found, //
-    },
+    op::names,
+    refusal::Result,
     worker::Reply, //
 };
 
@@ -38,10 +31,7 @@ pub(crate) fn unlink(ctx: &mut Context<'_>, r: &Unlink<'_>) -> Result<Reply> {
     dir.writable()?;
     let name = local::Name::new(r.name.bytes())?;
     let nlink = if r.flags.has(UnlinkFlags::DIRECTORY) {
-        // An exported directory in it may have another rule.
-        if ctx.rule(&join(&dir.text, r.name.bytes())?)?.read_only {
-            return Err(EROFS.into());
-        }
+        names::writable(ctx, &dir, r.name)?;
         remove::directory(&dir.path, &name)?
     } else {
         match ctx.child(&dir, r.name) {
@@ -51,38 +41,6 @@ pub(crate) fn unlink(ctx: &mut Context<'_>, r: &Unlink<'_>) -> Result<Reply> {
         }
     };
     ctx.reply(&UnlinkReply { nlink })
-}
-
-/// Fails when moving an object would take it, or something below it, out of reach of the rule that
-/// the policy has for it.
-fn may_move(ctx: &Context<'_>, found: &Found<'_>) -> Result {
-    found.writable()?;
-    may_leave(ctx, &found.text)
-}
-
-/// Fails when the policy names what is at a path, or something below it, so that the object there
-/// must stay.
-fn may_leave(ctx: &Context<'_>, text: &[u8]) -> Result {
-    let what = if ctx.policy.has_at(text) {
-        "it"
-    } else if ctx.policy.has_below(text) {
-        "a directory below it"
-    } else {
-        return Ok(());
-    };
-    Err(Refusal::new(
-        EACCES,
-        fmt!("HOST exports {what} by itself, so it cannot be renamed or replaced"),
-    ))
-}
-
-/// Fails when an object may not come to be at a path: the policy has a rule of its own there, and
-/// what is there by now, if anything, is what the rule is about.
-fn may_come(ctx: &Context<'_>, text: &[u8]) -> Result {
-    if ctx.rule(text)?.read_only {
-        return Err(EROFS.into());
-    }
-    may_leave(ctx, text)
 }
 
 /// Renames or exchanges.
@@ -99,13 +57,13 @@ pub(crate) fn rename(ctx: &mut Context<'_>, r: &Rename<'_>) -> Result<Reply> {
         whiteout: r.flags.has(RenameFlags::WHITEOUT),
     };
     let moved = ctx.child(&dir, r.name)?;
-    may_move(ctx, &moved)?;
+    names::may_move(ctx, &moved)?;
     let exchanged = if how.exchange {
         let found = ctx.child(&new_dir, r.new_name)?;
-        may_move(ctx, &found)?;
+        names::may_move(ctx, &found)?;
         Some(found)
     } else {
-        may_come(ctx, &join(&new_dir.text, r.new_name.bytes())?)?;
+        names::may_come(ctx, &new_dir, r.new_name)?;
         None
     };
     ctx.change_found(&moved, |_| {
