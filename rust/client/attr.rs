@@ -79,10 +79,12 @@ pub(crate) fn getattr(dentry: &Dentry<Qtfs>, stat: &mut Stat) -> Result {
         let by_path = Reach::of_current().by_path();
         match ask(inode, &Place::of(dentry, by_path)) {
             // What HOST has covered by a mount is out of reach but for files that are open.
-            Err(e) if e == ESTALE && !by_path => match node.any_open(OpenFlags::NONE) {
-                Some(open) => data::ask_attr(inode, &open)?,
-                None => return Err(e),
-            },
+            Err(e) if e == ESTALE && !by_path => {
+                match node.any_open(OpenFlags::NONE, &mount.session) {
+                    Some(open) => data::ask_attr(inode, &open)?,
+                    None => return Err(e),
+                }
+            }
             other => other?,
         }
     }
@@ -118,7 +120,9 @@ pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result
     };
     if truncates_on_open(attr.valid()) {
         if let Some(open) = &open {
-            if open.take_truncated() {
+            // What another program has written since is cut with what was there before, or not at
+            // all: then the server does it again.
+            if open.take_truncated() && !inode.is_dirty() {
                 // The server has cut the file when it opened it.
                 inode.truncate(attr.size());
                 return Ok(());

@@ -136,9 +136,11 @@ impl Bound {
 
     /// Opens the inode as `O_PATH` does. None when it is not in memory any more.
     pub(crate) fn open(&self) -> Option<Result<File>> {
-        let inode = self.inode.lock();
-        // The reference goes before the lock, which whoever frees the inode waits for.
-        let held = inode.as_ref()?.grab()?;
+        // Whoever gives back the last reference frees the inode, which takes the lock.
+        let held = {
+            let inode = self.inode.lock();
+            inode.as_ref()?.grab()?
+        };
         Some(unix::open_inode(&held))
     }
 

@@ -126,7 +126,7 @@ impl Channel {
         let (wait, incarnation) = (Wait::Killable, self.incarnation);
         let reply = self
             .session
-            .exchange_as(call, 0, none, None, wait, incarnation)?;
+            .exchange_as(call, None, none, None, wait, incarnation)?;
         Self::opened(&self.session, self.node, &reply)
     }
 
@@ -214,7 +214,7 @@ impl Channel {
         };
         let then = Then::Received(self.clone(), pages.clone());
         self.session
-            .submit(&call, 0, none, Some(pages), then, self.incarnation);
+            .submit(&call, None, none, Some(pages), then, self.incarnation);
         Ok(())
     }
 
@@ -236,7 +236,7 @@ impl Channel {
         };
         let then = Then::Polled(self.clone());
         self.session
-            .submit(&call, 0, none, None, then, self.incarnation);
+            .submit(&call, None, none, None, then, self.incarnation);
         Ok(())
     }
 
@@ -425,7 +425,7 @@ impl AnonymousFile for Channel {
         let call = Send { file: this.id };
         let then = Then::Sent(this.clone());
         this.session
-            .submit(&call, 0, pages, None, then, this.incarnation);
+            .submit(&call, None, pages, None, then, this.incarnation);
         Ok(len)
     }
 

@@ -44,7 +44,10 @@ use qtfs_vfs::{
 };
 
 use crate::{
-    file::OpenFile,
+    file::{
+        Borrowed,
+        OpenFile, //
+    },
     fs::Qtfs,
     node,
     session::{
@@ -468,10 +471,14 @@ pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> 
 }
 
 /// An open file to read through.
-fn reader(inode: &Inode<Qtfs>, open: Option<&Arc<OpenFile>>) -> Result<Arc<OpenFile>> {
+fn reader(inode: &Inode<Qtfs>, open: Option<&Arc<OpenFile>>) -> Result<Borrowed> {
+    let session = &inode.mount().session;
     match open {
-        Some(open) if open.flags.has(OpenFlags::READ) => Ok(open.clone()),
-        _ => inode.node().any_open(OpenFlags::READ).ok_or(EBADF),
+        Some(open) if open.flags.has(OpenFlags::READ) => Ok(Borrowed::new(open.clone(), session)),
+        _ => {
+            let any = inode.node().any_open(OpenFlags::READ, session);
+            any.ok_or(EBADF)
+        }
     }
 }
 
@@ -498,7 +505,7 @@ pub(crate) fn read_pages(
         };
         Ok((
             call,
-            open.acting.index(),
+            Some(open.acting.clone()),
             Arc::new(Pages::new(), GFP_KERNEL)?,
         ))
     })();
@@ -530,7 +537,8 @@ pub(crate) fn read_now(
 
 pub(crate) fn write_pages(inode: &Inode<Qtfs>, pos: u64, pages: Pages, done: WriteDone) {
     let session = &inode.mount().session;
-    let open = inode.node().any_open(OpenFlags::WRITE).ok_or(EBADF);
+    let any = inode.node().any_open(OpenFlags::WRITE, session);
+    let open = any.ok_or(EBADF);
     let pages = Arc::new(pages, GFP_KERNEL).map_err(Error::from);
     match (open, pages) {
         (Ok(open), Ok(pages)) => {
@@ -573,7 +581,7 @@ pub(crate) fn write_back(session: &Arc<Session>, writeback: Writeback) {
     })();
     match prepared {
         Ok(call) => {
-            let cred = writeback.open.acting.index();
+            let cred = Some(writeback.open.acting.clone());
             let data = writeback.pages.clone();
             session.submit(&call, cred, data, None, Then::Write(writeback), incarnation);
         }

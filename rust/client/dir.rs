@@ -6,10 +6,13 @@
 //! came with it answers the first `stat(2)` of each entry by the process that lists, as long as
 //! it has the directory open; everybody else asks the server.
 
-use core::sync::atomic::{
-    AtomicBool,
-    AtomicI32,
-    Ordering, //
+use core::{
+    mem,
+    sync::atomic::{
+        AtomicBool,
+        AtomicI32,
+        Ordering, //
+    },
 };
 use kernel::{
     prelude::*,
@@ -102,6 +105,8 @@ pub(crate) struct Window {
     eof: bool,
     /// `data` is what the server sent; else it is yet to be asked.
     valid: bool,
+    /// The kernel knows the entries whose attributes came with it.
+    learned: bool,
     /// Bytes of entries so far.
     listed: usize,
     /// When it was asked for.
@@ -119,6 +124,7 @@ impl Window {
             cookie: 0,
             eof,
             valid: true,
+            learned: false,
         }
     }
 }
@@ -166,6 +172,7 @@ fn fetch(inode: &Inode<Qtfs>, open: &OpenFile, cookie: u64, plus: bool) -> Resul
                     cookie,
                     eof,
                     valid: true,
+                    learned: false,
                     listed: reply.data_len,
                     asked: Some(reply.asked),
                 });
@@ -191,6 +198,9 @@ pub(crate) fn readdir(file: &File<Qtfs>, emitter: &mut DirEmitter<'_>) -> Result
             let listed = if begins { 0 } else { window.listed };
             *window = fetch(inode, open, wanted, plus)?;
             window.listed += listed;
+        }
+        // Not when the directory is opened: names must not change meanwhile.
+        if !mem::replace(&mut window.learned, true) {
             learn(file, open, &window);
         }
         while let Some(rest) = window.data.get(window.at..).filter(|rest| !rest.is_empty()) {
@@ -213,8 +223,8 @@ pub(crate) fn readdir(file: &File<Qtfs>, emitter: &mut DirEmitter<'_>) -> Result
     }
 }
 
-/// Makes the kernel know the entries whose attributes came with the listing.
-pub(crate) fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
+/// Makes the kernel know the entries whose attributes came with the listing. The directory is locked.
+fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
     let Some(asked) = window.asked else { return };
     let dir = file.inode();
     let session = &dir.mount().session;

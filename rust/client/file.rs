@@ -4,7 +4,10 @@
 
 mod open_file;
 
-pub(crate) use open_file::OpenFile;
+pub(crate) use open_file::{
+    Borrowed,
+    OpenFile, //
+};
 
 use kernel::{
     prelude::*,
@@ -48,7 +51,6 @@ use qtfs_vfs::{
 use crate::{
     data,
     dir::{
-        self,
         Window, //
     },
     fs::Qtfs,
@@ -256,9 +258,6 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
         other => accept(inode, other?)?,
     };
     file.allow_direct();
-    if lists {
-        dir::learn(file, &open, &open.window.lock());
-    }
     Ok(open)
 }
 

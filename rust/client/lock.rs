@@ -27,6 +27,7 @@ use crate::{
     fs::Qtfs,
     node,
     session::{
+        Acting,
         Session,
         Wait, //
     },
@@ -116,12 +117,7 @@ pub(crate) fn lock(file: &File<Qtfs>, request: &mut LockRequest<'_>) -> Result {
             flags,
         };
         let acting = mount.session.credentials.current(&mount.session)?;
-        release(
-            &mount.session,
-            &lock,
-            acting.index(),
-            reply.asked.incarnation,
-        );
+        release(&mount.session, &lock, Some(acting), reply.asked.incarnation);
         return Err(e);
     }
     if inode.is_regular() {
@@ -181,7 +177,7 @@ fn unlock(file: &File<Qtfs>, request: &mut LockRequest<'_>, flags: LockFlags) ->
 }
 
 /// Releases a lock that was granted when nobody waited for it any more. Waits for nothing.
-pub(crate) fn release(session: &Session, lock: &Lock, cred: u32, incarnation: u32) {
+pub(crate) fn release(session: &Session, lock: &Lock, cred: Option<Acting>, incarnation: u32) {
     if lock.kind != LockType::Unlock {
         let unlock = Lock {
             kind: LockType::Unlock,

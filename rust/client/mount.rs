@@ -298,7 +298,7 @@ impl Mount {
     fn as_root<C: Call>(&self, call: &C, incarnation: u32) -> Result<Reply> {
         let none = Arc::new(Pages::new(), GFP_KERNEL)?;
         self.session
-            .exchange_as(call, 0, none, None, Wait::Killable, incarnation)
+            .exchange_as(call, None, none, None, Wait::Killable, incarnation)
     }
 
     /// The inode of what a reply told, found or made.
@@ -347,7 +347,7 @@ fn attach(session: &Arc<Session>, incarnation: u32) -> Result<Attr> {
         path: Path::new(&session.config.path).map_err(|_| ENAMETOOLONG)?,
     };
     let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-    let reply = session.exchange_as(&call, 0, none, None, Wait::Killable, incarnation)?;
+    let reply = session.exchange_as(&call, None, none, None, Wait::Killable, incarnation)?;
     if reply.status != 0 && !reply.body.is_empty() {
         // What the server says is better than what can be guessed here.
         pr_err!(

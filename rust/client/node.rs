@@ -44,7 +44,10 @@ use qtfs_vfs::{
 use crate::{
     bound::Bound,
     dir::Listing,
-    file::OpenFile,
+    file::{
+        Borrowed,
+        OpenFile, //
+    },
     fs::Qtfs,
     mount::{
         key,
@@ -446,12 +449,14 @@ impl Node {
     }
 
     /// An open file that can do what `how` says.
-    pub(crate) fn any_open(&self, how: OpenFlags) -> Option<Arc<OpenFile>> {
+    pub(crate) fn any_open(&self, how: OpenFlags, session: &Arc<Session>) -> Option<Borrowed> {
         let inner = self.inner.lock();
         let can = |open: &&Arc<OpenFile>| open.flags.has(how);
         let is_open = |open: &&Arc<OpenFile>| can(open) && !open.lingers();
         let found = inner.opens.iter().find(is_open);
-        found.or_else(|| inner.opens.iter().find(can)).cloned()
+        let open = found.or_else(|| inner.opens.iter().find(can))?;
+        // Who closes it takes it out of the list before.
+        Some(Borrowed::new(open.clone(), session))
     }
 
     /// The newest version of the contents that is known, when the page cache has an older one.

@@ -89,7 +89,7 @@ fn ask(session: &Arc<Session>, node: NodeId, watch: u64, mask: NotifyMask) {
     if let Ok(none) = Arc::new(Pages::new(), GFP_KERNEL) {
         let call = Notify { node, watch, mask };
         let incarnation = session.incarnation();
-        session.submit(&call, 0, none, None, Then::Forget, incarnation);
+        session.submit(&call, None, none, None, Then::Forget, incarnation);
     }
 }
 

@@ -150,7 +150,7 @@ struct Inner {
     again: KVVec<Writeback>,
     /// Locks to release that were granted when nobody waited for them any more: the message, the
     /// identity to send it with, and the incarnation of its ids.
-    unlocks: KVVec<(Lock, u32, u32)>,
+    unlocks: KVVec<(Lock, Option<Acting>, u32)>,
     /// The housekeeper has something to do.
     chores: bool,
 }
@@ -374,7 +374,7 @@ impl Session {
     ) -> Result<Reply> {
         let cred = self.credentials.current(self)?;
         let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-        self.exchange_as(call, cred.index(), none, sink, wait, incarnation)
+        self.exchange_as(call, Some(cred), none, sink, wait, incarnation)
     }
 
     /// Sends `call` with data and the identity `cred`, and waits for the reply, whose data goes
@@ -382,7 +382,7 @@ impl Session {
     pub(crate) fn exchange_as<C: Call>(
         self: &Arc<Self>,
         call: &C,
-        cred: u32,
+        cred: Option<Acting>,
         data: Arc<Pages>,
         sink: Option<Arc<Pages>>,
         wait: Wait,
@@ -423,7 +423,7 @@ impl Session {
     pub(crate) fn submit<C: Call>(
         self: &Arc<Self>,
         call: &C,
-        cred: u32,
+        cred: Option<Acting>,
         data: Arc<Pages>,
         sink: Option<Arc<Pages>>,
         then: Then,

@@ -201,6 +201,16 @@ def nameless(t):
     eq(os.stat("f").st_uid, t.who.uid)
 
 
+@case("O_TMPFILE with O_DIRECT is a file without a name that is written past the page cache")
+def tmpfile_direct(t):
+    fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_DIRECT)
+    block = mmap.mmap(-1, 4096)
+    block.write(b"d" * 4096)
+    eq(os.pwrite(fd, block, 0), 4096)
+    eq(os.fstat(fd).st_size, 4096)
+    os.close(fd)
+
+
 @case("O_TMPFILE with O_EXCL can't be given a name, and vanishes when closed")
 def nameless_for_good(t):
     fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_EXCL)

@@ -2,6 +2,7 @@
 
 //! What an open file keeps, and its id on the server, which may lose it.
 
+use core::ops::Deref;
 use core::sync::atomic::{
     AtomicBool,
     AtomicU32,
@@ -51,9 +52,13 @@ use crate::{
     session::{
         request::Reply,
         Acting,
+        Session,
         Wait, //
     },
 };
+
+/// In [`OpenFile::uses`]: it is closed as soon as nobody borrows it.
+const CLOSED: u32 = 1 << 31;
 
 /// Contents that came with the opening. They are what one read would have returned at that moment,
 /// and good for as long as the task that opened the file has waited for nothing.
@@ -103,6 +108,8 @@ pub(crate) struct OpenFile {
     lock_lost: AtomicBool,
     /// It is closed, but data that was written through it is not on the server yet.
     lingers: AtomicBool,
+    /// How many [`Borrowed`] there are, and [`CLOSED`].
+    uses: AtomicU32,
     /// Taken by whoever opens the file again.
     #[pin]
     again: Mutex<()>,
@@ -146,6 +153,7 @@ impl OpenFile {
                 locked: AtomicBool::new(false),
                 lock_lost: AtomicBool::new(false),
                 lingers: AtomicBool::new(false),
+                uses: AtomicU32::new(0),
                 again <- new_mutex!(()),
                 window <- new_mutex!(Window::default()),
                 listing,
@@ -203,7 +211,7 @@ impl OpenFile {
             want: 0,
         };
         let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-        let cred = self.acting.index();
+        let cred = Some(self.acting.clone());
         let reply = session.exchange_as(&message, cred, none, None, Wait::Killable, incarnation)?;
         let reply = reply.decode::<Open<'_>>()?;
         if !reply.opened.has(Opened::OPENED) {
@@ -233,7 +241,14 @@ impl OpenFile {
         let incarnation = session.incarnation();
         let call = build(self.id(mount, inode)?);
         session.credentials.register(session, &self.acting)?;
-        session.exchange_as(&call, self.acting.index(), data, sink, wait, incarnation)
+        session.exchange_as(
+            &call,
+            Some(self.acting.clone()),
+            data,
+            sink,
+            wait,
+            incarnation,
+        )
     }
 
     /// Whether the server cut the file when it opened it. Once only.
@@ -277,7 +292,7 @@ impl OpenFile {
                 nodes: List::pack([], &mut []).map_err(|_| EINVAL)?,
             };
             let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-            session.exchange_as(&release, 0, none, None, Wait::Briefly, incarnation)
+            session.exchange_as(&release, None, none, None, Wait::Briefly, incarnation)
         })();
         if closed.is_err() {
             // Perhaps once more, which does no harm: ids are never used again.
@@ -285,11 +300,50 @@ impl OpenFile {
         }
     }
 
-    /// Tells the server to close the file, without waiting.
+    /// Tells the server to close the file, without waiting, as soon as nobody borrows it.
     pub(crate) fn close(&self, mount: &Mount) {
-        let session = &mount.session;
+        if self.uses.fetch_or(CLOSED, Ordering::AcqRel) == 0 {
+            self.release(&mount.session);
+        }
+    }
+
+    fn release(&self, session: &Session) {
         let incarnation = self.incarnation.load(Ordering::Acquire);
         let id = FileId(self.id.load(Ordering::Acquire));
         session.releases.close(session, id, incarnation);
+    }
+}
+
+/// An open file that somebody else has opened. Until this is dropped the server does not close it:
+/// a RELEASE could overtake what goes by another connection.
+pub(crate) struct Borrowed {
+    open: Arc<OpenFile>,
+    session: Arc<Session>,
+}
+
+impl Borrowed {
+    /// Callers see to it that the file is not closed at this moment.
+    pub(crate) fn new(open: Arc<OpenFile>, session: &Arc<Session>) -> Self {
+        open.uses.fetch_add(1, Ordering::AcqRel);
+        Self {
+            open,
+            session: session.clone(),
+        }
+    }
+}
+
+impl Deref for Borrowed {
+    type Target = Arc<OpenFile>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.open
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.open.uses.fetch_sub(1, Ordering::AcqRel) == CLOSED + 1 {
+            self.open.release(&self.session);
+        }
     }
 }

@@ -43,7 +43,7 @@ struct Identity {
     groups: KVVec<u32>,
     /// The incarnation of the session that knows it.
     incarnation: AtomicU32,
-    /// Number of [`Acting`] that name it; grows under the lock of the table only.
+    /// Number of [`Acting`] that name it; the first comes to be under the lock of the table.
     users: AtomicUsize,
 }
 
@@ -54,6 +54,14 @@ impl Acting {
     /// What requests name it by.
     pub(crate) fn index(&self) -> u32 {
         self.0.index
+    }
+}
+
+impl Clone for Acting {
+    fn clone(&self) -> Self {
+        // There is one already, so nobody takes the identity for unused meanwhile.
+        self.0.users.fetch_add(1, Ordering::Relaxed);
+        Self(self.0.clone())
     }
 }
 
@@ -121,7 +129,7 @@ impl Credentials {
             groups: List::pack(identity.groups.iter().copied(), &mut groups).map_err(|_| EINVAL)?,
         };
         let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-        let reply = session.exchange_as(&message, 0, none, None, Wait::Killable, incarnation)?;
+        let reply = session.exchange_as(&message, None, none, None, Wait::Killable, incarnation)?;
         let CredentialReply {} = reply.decode::<Credential<'_>>()?;
         identity.incarnation.store(incarnation, Ordering::Release);
         Ok(())

@@ -33,6 +33,7 @@ use super::{
         Then,
         Writeback, //
     },
+    Acting,
     Session,
     Wait, //
 };
@@ -44,16 +45,23 @@ impl Session {
     /// Begins a write of pages anew, in the session that there is by then.
     pub(crate) fn write_again(&self, writeback: Writeback) {
         let _nofs = NoFs::enter();
-        let mut inner = self.inner.lock();
-        // Without memory the write fails, which `Writeback` tells when it is dropped.
-        if !inner.stopped && inner.again.push(writeback, GFP_KERNEL).is_ok() {
-            inner.chores = true;
-            self.changed.notify_all();
-        }
+        // Without memory the write fails, which `Writeback` tells when it is dropped; that may take
+        // the lock.
+        let _refused = {
+            let mut inner = self.inner.lock();
+            if inner.stopped || inner.again.reserve(1, GFP_KERNEL).is_err() {
+                Some(writeback)
+            } else {
+                let _ = inner.again.push_within_capacity(writeback);
+                inner.chores = true;
+                self.changed.notify_all();
+                None
+            }
+        };
     }
 
     /// Releases a lock, soon.
-    pub(crate) fn unlock(&self, unlock: Lock, cred: u32, incarnation: u32) {
+    pub(crate) fn unlock(&self, unlock: Lock, cred: Option<Acting>, incarnation: u32) {
         let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
         let queued = inner
@@ -161,7 +169,7 @@ impl Session {
                         .map_err(|_| EINVAL)?,
                 };
                 let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-                let request = Request::new(&message, 0, none, None, Then::Forget)?;
+                let request = Request::new(&message, None, none, None, Then::Forget)?;
                 self.place(&request, queue.incarnation, Wait::Killable)
             })();
         }

@@ -39,7 +39,10 @@ use qtfs_proto::{
     MAX_BODY, //
 };
 
-use super::then::Then;
+use super::{
+    then::Then,
+    Acting, //
+};
 
 /// The server has lost the session after the request was sent: ids of nodes and files mean nothing
 /// any more, and whether the request was executed is not known.
@@ -111,7 +114,8 @@ pub(crate) struct State {
 #[pin_data]
 pub(crate) struct Request {
     pub(crate) op: Op,
-    pub(crate) cred: u32,
+    /// Who acts; root when there is none.
+    pub(crate) cred: Option<Acting>,
     /// Header, left free, and body.
     head: KVVec<u8>,
     /// Data section of the request.
@@ -144,7 +148,7 @@ impl Request {
     /// Makes a request of the message `call`.
     pub(crate) fn new<C: Call>(
         call: &C,
-        cred: u32,
+        cred: Option<Acting>,
         data: Arc<Pages>,
         sink: Option<Arc<Pages>>,
         then: Then,
@@ -187,7 +191,7 @@ impl Request {
         let mut header = Header::new(Kind::Request, self.op as u8);
         header.slot = slot;
         header.seq = seq;
-        header.cred = self.cred;
+        header.cred = self.cred.as_ref().map_or(0, Acting::index);
         header.flags = if again { flag::RETRANSMIT } else { 0 };
         header.body_len = self.head.len().saturating_sub(HEADER_LEN);
         header.data_len = self.data.len();

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     channel::Channel,
-    file::OpenFile,
+    file::Borrowed,
     fs::Qtfs,
     node, //
 };
@@ -48,7 +48,7 @@ use crate::{
 /// Pages that are being written back.
 pub(crate) struct Writeback {
     /// The file that they are written through.
-    pub(crate) open: Arc<OpenFile>,
+    pub(crate) open: Borrowed,
     /// Where.
     pub(crate) pos: u64,
     /// What.
@@ -61,7 +61,7 @@ impl Writeback {
     /// Begins to write `pages`.
     pub(crate) fn new(
         inode: &Inode<Qtfs>,
-        open: Arc<OpenFile>,
+        open: Borrowed,
         pos: u64,
         pages: Arc<Pages>,
         done: WriteDone,
@@ -240,7 +240,7 @@ pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Resu
         Op::Lock => {
             let taken = Message::decode(request.op, request.body());
             if let (Ok(()), Ok(Message::Lock(lock))) = (reply.error(), taken) {
-                crate::lock::release(session, &lock, request.cred, incarnation);
+                crate::lock::release(session, &lock, request.cred.clone(), incarnation);
             }
         }
         _ => {}

@@ -253,10 +253,13 @@ unsafe extern "C" fn atomic_open<F: FileSystem>(
                 // SAFETY: As the VFS says. `finish_open` takes a reference to the entry of its
                 // own; when it fails nobody calls `release`, so the open file is ours again.
                 unsafe {
+                    let kept = inode.grab();
                     let alias = match instantiate::<F>(dentry, inode) {
                         Ok(alias) => alias,
                         Err(e) => {
-                            F::release(Inode::from_raw(dir), &open);
+                            if let Some(kept) = &kept {
+                                F::release(kept, &open);
+                            }
                             return Err(e);
                         }
                     };
@@ -317,6 +320,7 @@ unsafe extern "C" fn tmpfile<F: FileSystem>(
                 return Err(EIO);
             }
             inode.set_nlink(1);
+            File::<F>::from_raw(file).allow_direct();
             bindings::d_tmpfile(file, inode.into_raw());
             finish::<F>(file, bindings::qtfs_unopened_dentry(file), open)?;
         }
