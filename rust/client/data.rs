@@ -495,7 +495,9 @@ pub(crate) fn read_pages(
     let prepared = (|| {
         let open = reader(inode, open)?;
         let file = open.id(mount, inode)?;
-        session.credentials.register(session, &open.acting)?;
+        session
+            .credentials
+            .register(session, &open.acting, Wait::Killable)?;
         let len = u32::try_from(pages.len())?;
         let call = Read {
             file,
@@ -572,7 +574,7 @@ pub(crate) fn write_back(session: &Arc<Session>, writeback: Writeback) {
         let file = writeback.open.id(inode.mount(), inode)?;
         session
             .credentials
-            .register(session, &writeback.open.acting)?;
+            .register(session, &writeback.open.acting, Wait::Killable)?;
         Ok(Write {
             file,
             offset: writeback.pos,

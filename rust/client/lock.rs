@@ -116,10 +116,16 @@ pub(crate) fn lock(file: &File<Qtfs>, request: &mut LockRequest<'_>) -> Result {
             end,
             flags,
         };
-        let acting = mount.session.credentials.current(&mount.session)?;
+        let acting = mount
+            .session
+            .credentials
+            .current(&mount.session, Wait::Killable)?;
         release(&mount.session, &lock, Some(acting), reply.asked.incarnation);
+        inode.node().note_locks(inode);
         return Err(e);
     }
+    // Whoever released another lock meanwhile did not know of this one yet.
+    open.set_locked(true);
     if inode.is_regular() {
         // What others wrote while they had the lock is to be seen from now on.
         open.last_end
@@ -139,12 +145,10 @@ fn unlock(file: &File<Qtfs>, request: &mut LockRequest<'_>, flags: LockFlags) ->
     if inode.is_regular() && inode.is_dirty() {
         let _ = data::write_out(inode);
     }
-    let is_all = request.start() == 0 && request.end() >= i64::MAX as u64;
     if open.has_lost_lock() {
-        if is_all {
-            open.set_locked(false);
-        }
-        return request.record();
+        let recorded = request.record();
+        inode.node().note_locks(inode);
+        return recorded;
     }
     let lock = |file| Lock {
         file,
@@ -162,14 +166,13 @@ fn unlock(file: &File<Qtfs>, request: &mut LockRequest<'_>, flags: LockFlags) ->
     } else {
         Wait::Killable
     };
-    let released = mount.call_into(None, wait, || Ok(lock(open.id(mount, inode)?)));
+    let released = mount.call_into(None, wait, || Ok(lock(open.id_within(mount, inode, wait)?)));
     let released = released.and_then(|(reply, _)| reply.decode::<Lock>().map(|_| ()));
-    if is_all {
-        open.set_locked(false);
-    }
     // Whatever the server says, the kernel must not think that it is still held: the file may
     // be on its way out.
-    request.record()?;
+    let recorded = request.record();
+    inode.node().note_locks(inode);
+    recorded?;
     match released {
         Err(_) if wait == Wait::Briefly => Ok(()),
         released => released,

@@ -109,7 +109,7 @@ impl Mount {
         let (session, threads) = Session::start(config).inspect_err(|&e| {
             log.error(fmt!("HOST {server} cannot be reached: {}", Why(e)));
         })?;
-        let attached = attach(&session, session.incarnation()).inspect_err(|&e| {
+        let attached = attach(&session, session.incarnation(), Wait::Killable).inspect_err(|&e| {
             let path = Text(&session.config.path);
             log.error(fmt!("{path} on HOST {server}: {}", Why(e)));
         });
@@ -185,7 +185,7 @@ impl Mount {
         }
     }
 
-    /// The device number that programs see for a file system on HOST.
+    /// The device number that programs see for a file system on HOST: one for each, as far as they go.
     pub(crate) fn device(&self, root: Device, dev: u64) -> Result<Device> {
         if dev == self.root.dev {
             return Ok(root);
@@ -193,6 +193,9 @@ impl Mount {
         let mut devices = self.devices.lock();
         if let Some((_, device)) = devices.iter().find(|(known, _)| *known == dev) {
             return Ok(device.device());
+        }
+        if devices.len() >= MAX_DEVICES {
+            return Ok(root);
         }
         let new = AnonymousDevice::new()?;
         let device = new.device();
@@ -257,6 +260,11 @@ impl Mount {
 
     /// The id of an inode in the current session; finds it again when it is from an older one.
     pub(crate) fn id(&self, inode: &Inode<Qtfs>) -> Result<NodeId> {
+        self.id_within(inode, Wait::Killable)
+    }
+
+    /// As [`Mount::id`], waiting as `wait` says.
+    pub(crate) fn id_within(&self, inode: &Inode<Qtfs>, wait: Wait) -> Result<NodeId> {
         if inode.node().is_own() {
             return Err(EOPNOTSUPP);
         }
@@ -264,7 +272,7 @@ impl Mount {
             return Ok(id);
         }
         let incarnation = self.session.incarnation();
-        let root = attach(&self.session, incarnation)?;
+        let root = attach(&self.session, incarnation, wait)?;
         let root_id = root.node;
         let found = inode.with_alias(|dentry: &Dentry<Qtfs>| {
             let path = place::path(dentry)?;
@@ -276,7 +284,7 @@ impl Mount {
                 root: root_id,
                 path: Path::new(&path).map_err(|_| ESTALE)?,
             };
-            let reply = self.as_root(&walk, incarnation)?;
+            let reply = self.as_root(&walk, incarnation, wait)?;
             Ok((reply.decode::<Walk<'_>>()?.attr, false))
         });
         let (attr, is_root) = match found.unwrap_or(Err(ESTALE)) {
@@ -295,10 +303,10 @@ impl Mount {
     }
 
     /// Sends a request with root's identity.
-    fn as_root<C: Call>(&self, call: &C, incarnation: u32) -> Result<Reply> {
+    fn as_root<C: Call>(&self, call: &C, incarnation: u32, wait: Wait) -> Result<Reply> {
         let none = Arc::new(Pages::new(), GFP_KERNEL)?;
         self.session
-            .exchange_as(call, None, none, None, Wait::Killable, incarnation)
+            .exchange_as(call, None, none, None, wait, incarnation)
     }
 
     /// The inode of what a reply told, found or made.
@@ -317,6 +325,9 @@ impl Mount {
         Ok(inode)
     }
 }
+
+/// Most file systems of HOST that a mount tells apart. This machine has 2^20 numbers in all.
+const MAX_DEVICES: usize = 1 << 14;
 
 /// Bits of the mode that are the type.
 pub(crate) const S_IFMT: u32 = 0o170_000;
@@ -342,12 +353,12 @@ pub(crate) fn new_inode(attr: &Attr) -> NewInode<Qtfs> {
     }
 }
 
-fn attach(session: &Arc<Session>, incarnation: u32) -> Result<Attr> {
+fn attach(session: &Arc<Session>, incarnation: u32, wait: Wait) -> Result<Attr> {
     let call = Attach {
         path: Path::new(&session.config.path).map_err(|_| ENAMETOOLONG)?,
     };
     let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-    let reply = session.exchange_as(&call, None, none, None, Wait::Killable, incarnation)?;
+    let reply = session.exchange_as(&call, None, none, None, wait, incarnation)?;
     if reply.status != 0 && !reply.body.is_empty() {
         // What the server says is better than what can be guessed here.
         pr_err!(

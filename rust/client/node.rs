@@ -35,6 +35,7 @@ use qtfs_vfs::{
         Key,
         Stat, //
     },
+    lock::is_held_through,
     task::{
         self,
         Moment, //
@@ -479,6 +480,13 @@ impl Node {
     /// It has ended.
     pub(crate) fn cached_write_ended(&self) {
         self.writing.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Takes note through which open files programs hold locks, as far as this machine knows.
+    pub(crate) fn note_locks(&self, inode: &Inode<Qtfs>) {
+        for open in self.inner.lock().opens.iter() {
+            open.set_locked(is_held_through(inode, open));
+        }
     }
 
     /// A lock on a range of the file was granted.

@@ -199,7 +199,7 @@ fn renew(session: &Arc<Session>) {
         let mount = inode.mount();
         let asked = mount.call_into(None, Wait::Briefly, || {
             Ok(Notify {
-                node: mount.id(&inode)?,
+                node: mount.id_within(&inode, Wait::Briefly)?,
                 watch,
                 mask: watched.mask,
             })

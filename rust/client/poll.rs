@@ -126,7 +126,7 @@ pub(crate) fn ask(inode: &Inode<Qtfs>, open: &Arc<OpenFile>, wake: PollEvents) -
     let late = open.polled.take_late();
     let answer = mount.call_into(None, Wait::Briefly, || {
         Ok(Poll {
-            file: open.id(mount, inode)?,
+            file: open.id_within(mount, inode, Wait::Briefly)?,
             watch,
             wake,
         })

@@ -372,7 +372,7 @@ impl Session {
         wait: Wait,
         incarnation: u32,
     ) -> Result<Reply> {
-        let cred = self.credentials.current(self)?;
+        let cred = self.credentials.current(self, wait)?;
         let none = Arc::new(Pages::new(), GFP_KERNEL)?;
         self.exchange_as(call, Some(cred), none, sink, wait, incarnation)
     }

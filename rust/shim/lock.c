@@ -122,3 +122,29 @@ void qtfs_lock_wait_end(struct qtfs_lock_wait *wait)
 	locks_release_private(&wait->lock);
 	fput(wait->lock.c.flc_file);
 }
+
+static bool qtfs_lock_is_of(struct list_head *list, const void *open)
+{
+	struct file_lock *lock;
+
+	list_for_each_entry(lock, list, c.flc_list) {
+		if (lock->c.flc_file->private_data == open)
+			return true;
+	}
+	return false;
+}
+
+/* Whether a lock is recorded on @inode that was taken through a file that keeps @open. */
+bool qtfs_lock_is_held(struct inode *inode, const void *open)
+{
+	struct file_lock_context *context = locks_inode_context(inode);
+	bool held;
+
+	if (!context)
+		return false;
+	spin_lock(&context->flc_lock);
+	held = qtfs_lock_is_of(&context->flc_posix, open) ||
+	       qtfs_lock_is_of(&context->flc_flock, open);
+	spin_unlock(&context->flc_lock);
+	return held;
+}

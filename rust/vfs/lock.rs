@@ -4,18 +4,21 @@
 //!
 //! C header: [`include/linux/filelock.h`](srctree/include/linux/filelock.h)
 
+use core::ptr;
 use kernel::{
     error::{
         from_result,
         to_result, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 
 use crate::{
     bindings,
     file::File,
-    fs::FileSystem, //
+    fs::FileSystem,
+    inode::Inode, //
 };
 use qtfs_proto::LockType;
 
@@ -131,6 +134,17 @@ impl LockRequest<'_> {
         to_result(unsafe {
             bindings::locks_lock_inode_wait(bindings::qtfs_file_inode(self.file), self.lock)
         })
+    }
+}
+
+/// Whether this machine has recorded a lock on an inode that was taken through an open file. Locks go
+/// by other ways too: a process drops all its POSIX locks when it closes any file of the inode.
+pub fn is_held_through<F: FileSystem>(inode: &Inode<F>, open: &Arc<F::Open>) -> bool {
+    // SAFETY: The inode is alive. An `Arc` is one pointer, which is what files keep; it is compared
+    // only.
+    unsafe {
+        let open = *ptr::from_ref(open).cast::<*const c_void>();
+        bindings::qtfs_lock_is_held(inode.as_raw(), open)
     }
 }
 

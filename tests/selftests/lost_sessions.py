@@ -66,6 +66,28 @@ def lock_lost(t):
     os.close(other)
 
 
+@case("whose POSIX lock is lost is what counts: a child that closes the file releases none, the owner that closes it once more all",
+      who=[ROOT], needs=NEEDS, limit=120)
+def posix_lock_lost(t):
+    files.write("f", b"x" * 10)
+    held, released = os.open("f", os.O_RDWR), os.open("f", os.O_RDWR)
+    # The child's close(2) is an unlock of the child's locks, of which there are none.
+    fcntl.lockf(held, fcntl.LOCK_EX, 10)
+    spawn(os.close, held).result(10)
+    engine_goes()
+    server_is_loaded_anew()
+    fails(EIO, os.pread, held, 10, 0)
+    # Closing any descriptor of the file drops the locks that the process holds through others.
+    os.close(released)
+    eq(os.pread(held, 10, 0), b"x" * 10)
+    fcntl.lockf(held, fcntl.LOCK_EX, 10)
+    os.close(os.open("f", os.O_RDWR))
+    engine_goes()
+    server_is_loaded_anew()
+    eq(os.pread(held, 10, 0), b"x" * 10)
+    os.close(held)
+
+
 @case("a waiter that is killed while the link is cut does not get the lock afterwards", who=[ROOT], needs=NEEDS, limit=120)
 def ghost(t):
     fd = os.open("f", os.O_CREAT | os.O_RDWR)

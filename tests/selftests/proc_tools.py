@@ -220,16 +220,10 @@ def next_lines(flags):
         os.close(fd)
 
 
-@on_host
-def engine_threads():
-    """How many threads engine has."""
-    return len(os.listdir(f"/proc/{process.run('pgrep -o -x engine').text}/task"))
-
-
 @case("reads that block take no thread, delay nobody, go on when there is something, and can be killed", who=[ROOT], needs="qtfs")
 def blocking(t):
     mount_both()
-    threads = engine_threads()
+    threads = host.server.engine_threads()
     try:
         while next_lines(os.O_NONBLOCK):
             pass
@@ -237,7 +231,7 @@ def blocking(t):
         pass
     first, second, *others = (process.spawn(next_lines, 0) for _ in range(t.amount(12, 200)))
     true(all(reader.sleeps(10) for reader in (first, second, *others)), "they wait")
-    within(engine_threads(), 0, threads + 1, "threads of engine")
+    within(host.server.engine_threads(), 0, threads + 1, "threads of engine")
     before = time.monotonic()
     eq(files.read(f"{PROC}/1/comm"), host.files.read("/proc/1/comm"))
     within(time.monotonic() - before, 0, 5, "seconds for another read")

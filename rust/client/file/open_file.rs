@@ -138,7 +138,10 @@ impl OpenFile {
         flags: OpenFlags,
         stream: bool,
     ) -> Result<Arc<Self>> {
-        let acting = mount.session.credentials.current(&mount.session)?;
+        let acting = mount
+            .session
+            .credentials
+            .current(&mount.session, Wait::Killable)?;
         let listing = Arc::new(Listing::new(), GFP_KERNEL)?;
         let polled = Polled::new(incarnation);
         let this = Arc::pin_init(
@@ -171,6 +174,16 @@ impl OpenFile {
     ///
     /// Fails with [`EIO`] when a lock was lost with the older one, until it is released.
     pub(crate) fn id(&self, mount: &Mount, inode: &Inode<Qtfs>) -> Result<FileId> {
+        self.id_within(mount, inode, Wait::Killable)
+    }
+
+    /// As [`OpenFile::id`], waiting as `wait` says.
+    pub(crate) fn id_within(
+        &self,
+        mount: &Mount,
+        inode: &Inode<Qtfs>,
+        wait: Wait,
+    ) -> Result<FileId> {
         let session = &mount.session;
         let current = || {
             (self.incarnation.load(Ordering::Acquire) == session.incarnation())
@@ -193,7 +206,7 @@ impl OpenFile {
             return Err(EIO);
         }
         let incarnation = session.incarnation();
-        session.credentials.register(session, &self.acting)?;
+        session.credentials.register(session, &self.acting, wait)?;
         let once = OpenFlags::CREATE
             .with(OpenFlags::EXCL)
             .with(OpenFlags::TRUNC)
@@ -204,7 +217,7 @@ impl OpenFile {
             false => OpenFlags::NONE,
         };
         let message = Open {
-            target: Target::node(mount.id(inode)?),
+            target: Target::node(mount.id_within(inode, wait)?),
             flags: self.flags.without(once.with(waits)),
             mode: 0,
             umask: 0,
@@ -212,7 +225,7 @@ impl OpenFile {
         };
         let none = Arc::new(Pages::new(), GFP_KERNEL)?;
         let cred = Some(self.acting.clone());
-        let reply = session.exchange_as(&message, cred, none, None, Wait::Killable, incarnation)?;
+        let reply = session.exchange_as(&message, cred, none, None, wait, incarnation)?;
         let reply = reply.decode::<Open<'_>>()?;
         if !reply.opened.has(Opened::OPENED) {
             return Err(ESTALE);
@@ -239,8 +252,8 @@ impl OpenFile {
         let mount = inode.mount();
         let session = &mount.session;
         let incarnation = session.incarnation();
-        let call = build(self.id(mount, inode)?);
-        session.credentials.register(session, &self.acting)?;
+        let call = build(self.id_within(mount, inode, wait)?);
+        session.credentials.register(session, &self.acting, wait)?;
         session.exchange_as(
             &call,
             Some(self.acting.clone()),

@@ -106,15 +106,15 @@ impl Credentials {
     }
 
     /// The identity of the current task; registers it when it is new.
-    pub(crate) fn current(&self, session: &Arc<Session>) -> Result<Acting> {
+    pub(crate) fn current(&self, session: &Arc<Session>, wait: Wait) -> Result<Acting> {
         let caller = Caller::current();
         let acting = self.find(&caller)?;
-        self.register(session, &acting)?;
+        self.register(session, &acting, wait)?;
         Ok(acting)
     }
 
     /// Makes sure that the server knows an identity, also after it lost the session.
-    pub(crate) fn register(&self, session: &Arc<Session>, acting: &Acting) -> Result {
+    pub(crate) fn register(&self, session: &Arc<Session>, acting: &Acting, wait: Wait) -> Result {
         let identity = &acting.0;
         let incarnation = session.incarnation();
         if identity.index == 0 || identity.incarnation.load(Ordering::Acquire) == incarnation {
@@ -129,7 +129,7 @@ impl Credentials {
             groups: List::pack(identity.groups.iter().copied(), &mut groups).map_err(|_| EINVAL)?,
         };
         let none = Arc::new(Pages::new(), GFP_KERNEL)?;
-        let reply = session.exchange_as(&message, None, none, None, Wait::Killable, incarnation)?;
+        let reply = session.exchange_as(&message, None, none, None, wait, incarnation)?;
         let CredentialReply {} = reply.decode::<Credential<'_>>()?;
         identity.incarnation.store(incarnation, Ordering::Release);
         Ok(())

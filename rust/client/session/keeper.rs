@@ -158,8 +158,7 @@ impl Session {
     /// Sends what waits in the queue of releases.
     fn send_releases(&self) {
         while let Some(queue) = self.releases.next() {
-            // A failure means that the session ends, and with it files and nodes on the server.
-            let _ = (|| -> Result {
+            let sent = (|| -> Result {
                 let mut files = KVVec::from_elem(0u8, queue.files.len() * 8, GFP_KERNEL)?;
                 let mut nodes = KVVec::from_elem(0u8, queue.nodes.len() * 16, GFP_KERNEL)?;
                 let message = Release {
@@ -172,6 +171,12 @@ impl Session {
                 let request = Request::new(&message, None, none, None, Then::Forget)?;
                 self.place(&request, queue.incarnation, Wait::Killable)
             })();
+            match sent {
+                // With `soft` there may be no place for long; without memory later is better too.
+                Err(e) if e == ETIMEDOUT || e == ENOMEM => return self.releases.put_back(queue),
+                // The session has ended, and with it files and nodes on the server.
+                _ => {}
+            }
         }
     }
 }

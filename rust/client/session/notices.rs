@@ -38,6 +38,10 @@ use crate::{
 /// the watch after it has asked the file system for permission.
 const FRESH_US: u64 = 10_000_000;
 
+/// Most events that wait for the thread. HOST has not so many on the way, since inotify has not;
+/// after a new connection it tells again what was not acknowledged.
+const MAX_WAITING: usize = 1 << 16;
+
 /// See the module.
 #[pin_data]
 pub(crate) struct Notices {
@@ -239,7 +243,13 @@ impl Notices {
         let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
         if seq == inner.last.wrapping_add(1) {
-            inner.waiting.push(notice, GFP_KERNEL)?;
+            // What nobody watches any more is of no use to anybody.
+            if !inner.by_number.is_empty() {
+                if inner.waiting.len() >= MAX_WAITING {
+                    return Err(ENOBUFS);
+                }
+                inner.waiting.push(notice, GFP_KERNEL)?;
+            }
             inner.last = seq;
         } else if seq.wrapping_sub(inner.last) as i32 <= 0 {
             // The acknowledgement was lost.

@@ -92,6 +92,17 @@ impl Releases {
         }
     }
 
+    /// Queues a batch again that could not be sent.
+    pub(crate) fn put_back(&self, batch: Queue) {
+        let _nofs = NoFs::enter();
+        let mut queue = self.queue.lock();
+        if queue.takes(batch.incarnation) {
+            // Without memory the server remembers them until umount.
+            let _ = queue.files.extend_from_slice(&batch.files, GFP_KERNEL);
+            let _ = queue.nodes.extend_from_slice(&batch.nodes, GFP_KERNEL);
+        }
+    }
+
     /// Takes the next batch, if there is something to say.
     pub(crate) fn next(&self) -> Option<Queue> {
         let _nofs = NoFs::enter();
