@@ -13,6 +13,7 @@ use qtfs_proto::relay::Message;
 use qtfs_proto::relay::Passed;
 use qtfs_proto::relay::Purpose;
 use qtfs_proto::relay::SocketType;
+use qtfs_proto::OpenFlags;
 use qtfs_relay::channel::Channel;
 use qtfs_relay::connection::relay;
 use qtfs_relay::errno_of;
@@ -34,7 +35,6 @@ use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -404,8 +404,13 @@ impl OfSession {
         let offered = self.host.wait_for((self.session, right.token)).await?;
         match (right.passed, offered) {
             (Passed::File, Offered::File(file)) => {
-                let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-                rights::open_again(Path::new(&path), &right)
+                // What may be done with it is what HOST has let the DPU do, whatever that says.
+                let access = OpenFlags::READ.with(OpenFlags::WRITE);
+                let has = rights::open_flags(&file)?;
+                if right.flags.without(access.without(has)) != right.flags {
+                    return Err(ErrorKind::PermissionDenied.into());
+                }
+                rights::open_again(&file, &right)
             }
             (passed, Offered::Channel(channel)) => {
                 let (theirs, kind, ours) = rights::receiving_side(passed)?;

@@ -62,7 +62,7 @@ pub fn up(config: &Config, side: Side) -> Result<(), Failure> {
     root()?;
     let wrong = check::local(config, side);
     if wrong.iter().any(check::Finding::is_fatal) {
-        check::print(&wrong);
+        check::print(wrong.iter().filter(|finding| finding.is_wrong()));
         return Err(Failure::Unfit(
             "nothing was started: mend the above first".into(),
         ));
@@ -71,6 +71,9 @@ pub fn up(config: &Config, side: Side) -> Result<(), Failure> {
         Side::Host => host::prepare(config)?,
         Side::Dpu => dpu::prepare(config)?,
     }
+    // What is not right yet and does not keep anything from starting.
+    let left = check::local(config, side);
+    check::print(left.iter().filter(|finding| finding.is_wrong()));
     for part in side.parts(config)? {
         part.start()?;
     }

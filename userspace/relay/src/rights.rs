@@ -207,8 +207,8 @@ pub fn open_flags(fd: &OwnedFd) -> io::Result<OpenFlags> {
         .with_if(flags.contains(OFlag::O_DIRECTORY), OpenFlags::DIRECTORY))
 }
 
-/// Opens a path as a file was opened that was passed.
-pub fn open_again(path: &std::path::Path, right: &OwnedRight) -> io::Result<OwnedFd> {
+/// Opens a file anew, as one was opened that was passed.
+pub fn open_again(fd: &OwnedFd, right: &OwnedRight) -> io::Result<OwnedFd> {
     use std::io::Seek;
     use std::io::SeekFrom;
     use std::os::unix::fs::MetadataExt;
@@ -228,7 +228,7 @@ pub fn open_again(path: &std::path::Path, right: &OwnedRight) -> io::Result<Owne
         .read(has(OpenFlags::READ))
         .write(has(OpenFlags::WRITE))
         .custom_flags(custom)
-        .open(path)?;
+        .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     let meta = file.metadata()?;
     if right.ino != 0 && meta.ino() != right.ino {
         return Err(io::Error::other("the path leads to another file by now"));

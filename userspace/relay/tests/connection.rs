@@ -3,14 +3,17 @@
 //! Connections over a pair of sockets in the place of a channel between machines.
 
 use nix::sys::socket::send;
+use nix::sys::socket::sendmsg;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::socketpair;
 use nix::sys::socket::sockopt::SndBuf;
 use nix::sys::socket::AddressFamily;
+use nix::sys::socket::ControlMessage;
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::SockFlag;
 use nix::sys::socket::SockType;
 use qtfs_proto::relay::Message;
+use qtfs_proto::relay::Passed;
 use qtfs_relay::channel::Channel;
 use qtfs_relay::connection::relay;
 use qtfs_relay::identity::Identity;
@@ -20,6 +23,7 @@ use qtfs_relay::rights::Boxed;
 use qtfs_relay::rights::OwnedRight;
 use qtfs_relay::rights::Passing;
 use std::io;
+use std::io::IoSlice;
 use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
@@ -119,6 +123,53 @@ async fn what_nobody_reads_is_bounded() {
         got.len()
     });
     assert_eq!(got.await.unwrap(), written);
+}
+
+/// Passes files by a path that two of do not fit into one message.
+struct Long;
+
+impl Passing for Long {
+    fn describe(self: Arc<Self>, _: &Channel, _: OwnedFd) -> Boxed<'_, io::Result<OwnedRight>> {
+        Box::pin(async {
+            Ok(OwnedRight {
+                path: vec![b'x'; 4096],
+                ..OwnedRight::relayed(Passed::File, 1)
+            })
+        })
+    }
+
+    fn realize(self: Arc<Self>, _: &Channel, _: OwnedRight) -> Boxed<'_, io::Result<OwnedFd>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn descriptors_whose_paths_are_too_long_are_missed_and_the_data_arrives() {
+    let (a, b) = pair();
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let local = Local::new(ours.into(), Kind::Stream, &Identity::default()).unwrap();
+    tokio::spawn(relay(local, Channel::new(a).unwrap(), Arc::new(Long)));
+    let fds = [0, 0];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let slices = [IoSlice::new(b"data")];
+    sendmsg::<()>(
+        theirs.as_raw_fd(),
+        &slices,
+        &rights,
+        MsgFlags::empty(),
+        None,
+    )
+    .unwrap();
+    let channel = Channel::new(b).unwrap();
+    let bytes = channel.receive().await.unwrap();
+    let Ok(Message::Data { rights, bytes, .. }) = Message::decode(&bytes) else {
+        panic!("{bytes:?}");
+    };
+    assert_eq!(bytes, b"data");
+    let mut passed: Vec<_> = rights.iter().map(|right| right.passed).collect();
+    passed.sort_by_key(|passed| *passed == Passed::Lost);
+    assert_eq!(passed, [Passed::File, Passed::Lost]);
 }
 
 /// The next message of a channel is data, of this length.

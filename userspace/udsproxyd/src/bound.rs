@@ -58,12 +58,14 @@ impl Bound {
             }
             match listening {
                 Ok(channel) => {
-                    pause = RETRY;
                     let channel = Arc::new(channel);
                     if this.kind == SocketType::Datagram {
-                        this.datagrams(channel).await;
+                        if this.datagrams(channel).await {
+                            pause = RETRY;
+                        }
                     } else if let Err(error) = this.relay_all(&channel).await {
                         tracing::debug!("a listener on HOST is gone: {error}");
+                        pause = RETRY;
                     }
                 }
                 Err(error) => {
@@ -147,21 +149,24 @@ impl Bound {
         }
     }
 
-    /// Passes datagrams of HOST's programs on.
-    async fn datagrams(self: &Arc<Self>, channel: Arc<Channel>) {
+    /// Passes datagrams of HOST's programs on, as long as engine is there. Whether that could be done.
+    async fn datagrams(self: &Arc<Self>, channel: Arc<Channel>) -> bool {
         let Ok(channel) = Arc::try_unwrap(channel) else {
-            return;
+            return false;
         };
-        let socket = match self.connect(&Identity::default()).await {
-            Ok(socket) => socket,
+        let local = self.connect(&Identity::default()).await;
+        let local =
+            local.and_then(|socket| Local::new(socket, Kind::Seqpacket, &Identity::default()));
+        match local {
+            Ok(local) => {
+                let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
+                relay(local, channel, passing).await;
+                true
+            }
             Err(error) => {
                 tracing::debug!("a datagram socket cannot be reached: {error}");
-                return;
+                false
             }
-        };
-        let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
-        if let Ok(local) = Local::new(socket, Kind::Seqpacket, &Identity::default()) {
-            relay(local, channel, passing).await;
         }
     }
 }

@@ -2,11 +2,25 @@
 
 //! Where HOST's files are on this machine.
 
+use nix::fcntl::OFlag;
+use nix::fcntl::OpenHow;
+use nix::fcntl::ResolveFlag;
+use nix::fcntl::AT_FDCWD;
+use nix::libc;
+use nix::sys::stat::fstat;
+use nix::sys::stat::SFlag;
+use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::FsType;
 use qtfs_control::mountinfo;
 use qtfs_control::mountinfo::Mount;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
+
+/// What `statfs(2)` says of qtfs.
+// CAST: C's type for it differs between libraries.
+const QTFS: FsType = FsType(qtfs_proto::MAGIC as libc::__fsword_t);
 
 /// Where a file of HOST is here; the innermost directory that is mounted wins.
 pub fn find(mounts: &[Mount], path: &Path) -> Option<PathBuf> {
@@ -17,6 +31,23 @@ pub fn find(mounts: &[Mount], path: &Path) -> Option<PathBuf> {
     };
     let found = mounts.iter().filter_map(below);
     found.max_by_key(|(len, _)| *len).map(|(_, path)| path)
+}
+
+/// Opens a regular file or directory of HOST with no rights but that of naming it. Programs of HOST can
+/// change what is at its path, to lead to files of this machine or to a device, or to keep who opens it
+/// waiting.
+pub fn pin(path: &Path) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let fd = nix::fcntl::openat2(AT_FDCWD, path, how)?;
+    let kind = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
+    let system = fstatfs(&fd)?.filesystem_type();
+    if kind != SFlag::S_IFREG && kind != SFlag::S_IFDIR || system != QTFS {
+        let what = "is neither a file nor a directory of HOST any more";
+        return Err(io::Error::other(format!("{} {what}", path.display())));
+    }
+    Ok(fd)
 }
 
 /// Where a file of HOST is here, by the mounts of now.

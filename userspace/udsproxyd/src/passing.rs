@@ -112,7 +112,7 @@ impl ByDevice {
     ) -> io::Result<OwnedFd> {
         if right.passed == Passed::File {
             let path = mounts::here(Path::new(OsStr::from_bytes(&right.path)))?;
-            let open = move || rights::open_again(&path, &right);
+            let open = move || rights::open_again(&mounts::pin(&path)?, &right);
             let opened = tokio::task::spawn_blocking(open).await;
             return opened.map_err(io::Error::other)?;
         }

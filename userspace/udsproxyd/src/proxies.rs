@@ -99,13 +99,6 @@ impl Proxies {
         // HOST may have a socket of another type there by now.
         if by_key.get(&key).is_none_or(|proxy| proxy.kind != kind) {
             let socket = listener::bind_to(kind, &self.directory, &object)?;
-            let proxy = Proxy {
-                kind,
-                expected: Vec::new(),
-                used: now,
-            };
-            by_key.insert(key, proxy);
-            let this = Arc::clone(self);
             if kind == SocketType::Datagram {
                 let local = Local::new(socket, Kind::Seqpacket, &Identity::default())?;
                 by_key.remove(&key);
@@ -115,6 +108,13 @@ impl Proxies {
                 return Ok(());
             }
             let listener = Listener::new(socket)?;
+            let proxy = Proxy {
+                kind,
+                expected: Vec::new(),
+                used: now,
+            };
+            by_key.insert(key, proxy);
+            let this = Arc::clone(self);
             tokio::spawn(async move { this.accept(key, kind, listener).await });
         }
         if let Some(proxy) = by_key.get_mut(&key) {

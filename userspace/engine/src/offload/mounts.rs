@@ -18,6 +18,7 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use qtfs_control::message::Bytes;
 use qtfs_control::message::Parameter;
+use qtfs_control::mountinfo;
 use rustix::fs::StatxFlags;
 use rustix::mount::FsMountFlags;
 use rustix::mount::FsOpenFlags;
@@ -64,6 +65,7 @@ enum Target {
 
 fn target(rules: &Rules, path: &Path, before: u64) -> Result<Target, Refusal> {
     let pinned = rules.pin(path, 0, Mode::Rw)?;
+    rules.holds_no_export(&pinned)?;
     if mount_of(&pinned.fd)? == before {
         return Ok(Target::AsBefore(pinned));
     }
@@ -171,6 +173,9 @@ fn configure(rules: &Rules, context: &OwnedFd, parameter: &Parameter) -> Result<
         )?);
     };
     let layer = rules.pin(&value.path(), libc::O_DIRECTORY, *need)?;
+    if *need == Mode::Rw {
+        rules.holds_no_export(&layer)?;
+    }
     Ok(rustix::mount::fsconfig_set_fd(context, key, &layer.fd)?)
 }
 
@@ -184,6 +189,7 @@ pub(super) fn bind(
 ) -> Result<(), Refusal> {
     rules.may_mount("bind")?;
     let source = rules.pin(source, 0, Mode::Rw)?;
+    rules.holds_no_export(&source)?;
     let Target::AsBefore(place) = target(rules, path, before)? else {
         return Ok(());
     };
@@ -195,6 +201,16 @@ pub(super) fn bind(
     }
     let mount = rustix::mount::open_tree(&source.fd, c"", how)?;
     attach(&mount, &place)
+}
+
+/// Whether a mount shows all of its file system, not a part by a bind mount.
+fn is_whole(place: &Pinned) -> Result<bool, Refusal> {
+    let flags = rustix::fs::AtFlags::EMPTY_PATH;
+    let stat = rustix::fs::statx(&place.fd, c"", flags, StatxFlags::MNT_ID)?;
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
+    let mounts = mountinfo::parse(&table);
+    let mount = mounts.iter().find(|mount| mount.id == stat.stx_mnt_id);
+    Ok(mount.is_some_and(|mount| mount.root == Path::new("/")))
 }
 
 /// mount(2) that changes a mount: its flags and options, or how it is propagated.
@@ -214,10 +230,19 @@ pub(super) fn change(rules: &Rules, path: &Path, flags: u64, data: &Bytes) -> Re
             place.path.display()
         )));
     }
+    let flags = flags_of(flags);
+    let of_system = flags.contains(MsFlags::MS_REMOUNT) && !flags.contains(MsFlags::MS_BIND);
+    if of_system && (kind == "bind" || !is_whole(&place)?) {
+        return Err(forbidden(format!(
+            "{} is a part of a file system that HOST uses too, which is not changed from the DPU; its \
+             mount alone can be, with MS_BIND",
+            place.path.display()
+        )));
+    }
     let by_fd = format!("/proc/self/fd/{}", place.fd.as_raw_fd());
     let data = (!data.0.is_empty()).then_some(data.0.as_slice());
     let none: Option<&Path> = None;
-    nix::mount::mount(none, by_fd.as_str(), none, flags_of(flags), data)?;
+    nix::mount::mount(none, by_fd.as_str(), none, flags, data)?;
     Ok(())
 }
 

@@ -121,6 +121,20 @@ impl Rules {
         Ok(Pinned { fd, path: real })
     }
 
+    /// Fails if an export lies below a file: who could mount on it, or see it at another place, would
+    /// change what the policy says of that one.
+    pub(super) fn holds_no_export(&self, file: &Pinned) -> Result<(), Refusal> {
+        let below = |path: &Path| path != file.path && path.starts_with(&file.path);
+        match self.exports.iter().find(|export| below(&export.path)) {
+            None => Ok(()),
+            Some(export) => Err(forbidden(format!(
+                "{} has {} in it, which HOST's policy exports by itself",
+                file.path.display(),
+                export.path.display()
+            ))),
+        }
+    }
+
     /// The longest export that a path lies below decides, as it does in the module.
     pub(super) fn check(&self, real: &Path, need: Mode) -> Result<(), Refusal> {
         let below = self.exports.iter().filter(|e| real.starts_with(&e.path));

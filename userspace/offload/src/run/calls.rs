@@ -30,6 +30,10 @@ use std::sync::Arc;
 /// Longest `data` of mount(2): the kernel reads a page.
 const DATA_MAX: usize = 4096;
 
+/// `CAP_KILL` and `CAP_SYS_ADMIN` of `<linux/capability.h>`.
+const CAP_KILL: u32 = 5;
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// What answers the calls of one program.
 #[derive(Debug)]
 pub(super) struct Supervisor {
@@ -37,8 +41,8 @@ pub(super) struct Supervisor {
     view: View,
     /// The mount namespace that HOST's mounts are seen in.
     namespace: PathBuf,
-    /// Root directory of process 1.
-    root: OwnedFd,
+    /// Process 1 of the program's pid namespace.
+    init: u32,
     host: Host,
     /// The log was told of the mount API of file descriptors.
     told: AtomicBool,
@@ -58,7 +62,7 @@ impl Supervisor {
         Ok(Self {
             listener: clone(&started.listener)?,
             namespace: view.namespace(program).map_err(&looking)?,
-            root: view.root(init).map_err(&looking)?,
+            init,
             view,
             host,
             told: AtomicBool::new(false),
@@ -119,14 +123,22 @@ impl Supervisor {
 
     fn decide(&self, held: &Held) -> Result<Decision, Errno> {
         if held.number == libc::SYS_kill {
-            if let Err(error) = process::renew_numbers(&self.root) {
-                tracing::warn!("the numbers of processes are not renewed: {error}");
-            }
             // CAST: the kernel takes ints.
-            return Ok(decide::kill(
-                held.arguments[0] as i32,
-                held.arguments[1] as i32,
-            ));
+            let (pid, signal) = (held.arguments[0] as i32, held.arguments[1] as i32);
+            return Ok(match decide::kill(pid, signal) {
+                // In a pid namespace of its own a program knows none of HOST's processes.
+                Decision::Kill { .. } if !self.view.has_pids_of(held.tid, self.init)? => {
+                    Decision::Local
+                }
+                Decision::Kill { .. } if !self.view.can(held.tid, CAP_KILL)? => {
+                    Decision::Fails(Errno::EPERM)
+                }
+                decision => decision,
+            });
+        }
+        // The kernel refuses, or it is about what the program's own user namespace owns.
+        if !self.view.can(held.tid, CAP_SYS_ADMIN)? {
+            return Ok(Decision::Local);
         }
         // What a program mounts in a namespace of its own is seen by nobody else, and so not by HOST.
         if self.view.namespace(held.tid)? != self.namespace {

@@ -12,10 +12,14 @@ use crate::failure::Failure;
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::MsFlags;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::SigmaskHow;
 use nix::sys::signal::Signal;
+use nix::sys::signalfd::SfdFlags;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::AddressFamily;
 use nix::sys::socket::ControlMessage;
 use nix::sys::socket::ControlMessageOwned;
@@ -32,6 +36,7 @@ use std::fs::File;
 use std::io;
 use std::io::IoSlice;
 use std::io::IoSliceMut;
+use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -46,6 +51,8 @@ const SPREAD: u32 = 500_000;
 const PID_MAX: &str = "4194304";
 /// Beyond this the numbers begin anew, before the kernel would go on with small ones.
 const LAST_PID: i32 = 4_000_000;
+/// How often that is looked at, in milliseconds; the kernel makes some hundred processes in a second.
+const RENEWED: u16 = 10_000;
 const LAST_PID_FILE: &str = "sys/kernel/ns_last_pid";
 /// Signals that are passed on to the program.
 const PASSED: [Signal; 7] = [
@@ -202,9 +209,9 @@ fn say(to: &OwnedFd, text: &str, listener: Option<&OwnedFd>) {
 /// Process 1: starts the program, buries the dead, and ends with the program, whereupon the kernel ends all
 /// that is left in the namespace. Returns its exit status.
 fn init(options: &Options, supervisor: &OwnedFd) -> i32 {
-    match prepare(options).and_then(|()| Ok(sys::fork()?)) {
-        Ok(ForkResult::Child) => become_program(options, supervisor),
-        Ok(ForkResult::Parent { child }) => bury(child),
+    match prepare(options).and_then(|numbers| Ok((sys::fork()?, numbers))) {
+        Ok((ForkResult::Child, _)) => become_program(options, supervisor),
+        Ok((ForkResult::Parent { child }, numbers)) => bury(child, &numbers),
         Err(error) => {
             let text = format!("preparing the namespaces: {error}");
             say(supervisor, &text, None);
@@ -213,8 +220,9 @@ fn init(options: &Options, supervisor: &OwnedFd) -> i32 {
     }
 }
 
-/// The procfs of the new pid namespace wherever the old one was, and the numbers of its processes.
-fn prepare(options: &Options) -> io::Result<()> {
+/// The procfs of the new pid namespace wherever the old one was, and the numbers of its processes. Returns
+/// the file that sets these.
+fn prepare(options: &Options) -> io::Result<File> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mounts = qtfs_control::mountinfo::parse(&table);
@@ -227,7 +235,7 @@ fn prepare(options: &Options) -> io::Result<()> {
         .collect();
     places.dedup();
     let none: Option<&Path> = None;
-    let mut numbered = false;
+    let mut numbers = None;
     for place in places {
         let there = mounts.iter().rev().find(|mount| mount.point == place);
         if there.is_none_or(|mount| mount.kind != "proc") {
@@ -235,39 +243,36 @@ fn prepare(options: &Options) -> io::Result<()> {
         }
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         nix::mount::mount(Some("proc"), &place, Some("proc"), flags, none)?;
-        if !numbered {
+        if numbers.is_none() {
             std::fs::write(place.join("sys/kernel/pid_max"), PID_MAX)?;
             let mut random = [0u8; 4];
             io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut random)?;
             // CAST: less than SPREAD.
             let first = FIRST_PID + (u32::from_ne_bytes(random) % SPREAD) as i32;
-            std::fs::write(place.join(LAST_PID_FILE), first.to_string())?;
-            numbered = true;
+            let path = place.join(LAST_PID_FILE);
+            let mut file = File::options().read(true).write(true).open(path)?;
+            io::Write::write_all(&mut file, first.to_string().as_bytes())?;
+            numbers = Some(file);
         }
     }
-    if numbered {
-        return Ok(());
-    }
-    Err(io::Error::from_raw_os_error(libc::ENODEV))
+    numbers.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
-/// Begins the numbers anew before they run out.
-pub(super) fn renew_numbers(init_root: &OwnedFd) -> io::Result<()> {
-    for proc in ["proc", "local_proc"] {
-        let file = format!("{proc}/{LAST_PID_FILE}");
-        let Ok(text) = read_at(init_root, &file) else {
-            continue;
-        };
-        if text.trim().parse::<i32>().is_ok_and(|last| last > LAST_PID) {
-            use nix::fcntl::OFlag;
-            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-            let mode = nix::sys::stat::Mode::empty();
-            let fd = nix::fcntl::openat(init_root, file.as_str(), flags, mode)?;
-            io::Write::write_all(&mut File::from(fd), FIRST_PID.to_string().as_bytes())?;
-        }
-        return Ok(());
+/// Begins the numbers anew before they run out, or if they have. The file is always about the pid namespace
+/// of whoever uses it (`pid_ns_ctl_handler` in `kernel/pid_namespace.c`), which is why process 1 does this.
+fn renew_numbers(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let mut text = [0u8; 32];
+    let len = file.read_at(&mut text, 0)?;
+    let text = String::from_utf8_lossy(text.get(..len).unwrap_or_default());
+    if text.trim().parse().is_ok_and(are_to_be_renewed) {
+        file.write_all_at(FIRST_PID.to_string().as_bytes(), 0)?;
     }
     Ok(())
+}
+
+fn are_to_be_renewed(last: i32) -> bool {
+    !(FIRST_PID..=LAST_PID).contains(&last)
 }
 
 /// Puts itself under the filter and executes the program.
@@ -314,17 +319,32 @@ fn report(what: &str, errno: Errno) -> i32 {
     i32::from(failure.status())
 }
 
-/// Waits for all children until the program has ended.
-fn bury(program: Pid) -> i32 {
+/// Waits for all children until the program has ended, and looks after the numbers of processes.
+fn bury(program: Pid, numbers: &File) -> i32 {
+    let mut child = SigSet::empty();
+    child.add(Signal::SIGCHLD);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let Ok(signals) = SignalFd::with_flags(&child, flags) else {
+        return 121;
+    };
     loop {
-        match nix::sys::wait::wait() {
-            Ok(WaitStatus::Exited(pid, status)) if pid == program => return status,
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                return 128 + signal as i32
+        // One signal may stand for several children.
+        while let Ok(Some(_)) = signals.read_signal() {}
+        loop {
+            match nix::sys::wait::waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, status)) if pid == program => return status,
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
+                    return 128 + signal as i32
+                }
+                Ok(WaitStatus::StillAlive) => break,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return 121,
             }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return 121,
         }
+        // Its failure is a kernel without the file, which `prepare` has found out.
+        let _ = renew_numbers(numbers);
+        let mut polled = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let _ = nix::poll::poll(&mut polled, RENEWED);
     }
 }
 
@@ -356,6 +376,23 @@ pub(super) fn wait(started: &Started) -> Result<ExitCode, Failure> {
             }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Failure::System("waiting for the program", errno.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_renewed_before_they_run_out_and_after() {
+        for (last, renewed) in [
+            (FIRST_PID, false),
+            (LAST_PID, false),
+            (LAST_PID + 1, true),
+            (300, true),
+        ] {
+            assert_eq!(are_to_be_renewed(last), renewed, "{last}");
         }
     }
 }

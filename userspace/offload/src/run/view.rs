@@ -65,6 +65,12 @@ fn place(mounts: &[Mount], id: u64, path: &Path) -> Option<Place> {
     Some(Place::Host(host))
 }
 
+/// The effective capabilities that `/proc/PID/status` tells.
+fn capabilities(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    u64::from_str_radix(line?.trim(), 16).ok()
+}
+
 impl View {
     pub(super) fn new(procfs: OwnedFd) -> Self {
         Self { procfs }
@@ -78,6 +84,23 @@ impl View {
     /// Which mount namespace a thread is in.
     pub(super) fn namespace(&self, tid: u32) -> nix::Result<PathBuf> {
         self.link(&format!("{tid}/ns/mnt"))
+    }
+
+    /// Whether a thread is in the same pid namespace as another one.
+    pub(super) fn has_pids_of(&self, tid: u32, other: u32) -> nix::Result<bool> {
+        Ok(self.link(&format!("{tid}/ns/pid"))? == self.link(&format!("{other}/ns/pid"))?)
+    }
+
+    /// Whether a thread has a capability, by its number, in the supervisor's own user namespace.
+    pub(super) fn can(&self, tid: u32, capability: u32) -> nix::Result<bool> {
+        if self.link(&format!("{tid}/ns/user"))? != self.link("self/ns/user")? {
+            return Ok(false);
+        }
+        let status = read_at(&self.procfs, &format!("{tid}/status"));
+        let status =
+            status.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        let effective = capabilities(&status).ok_or(Errno::EIO)?;
+        Ok(effective & (1 << capability) != 0)
     }
 
     /// The root directory of a thread.

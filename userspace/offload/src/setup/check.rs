@@ -19,8 +19,6 @@ use std::time::UNIX_EPOCH;
 const CLOCK: u64 = 2;
 /// Of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// More pids than this on HOST, and one might be that of a program of the DPU.
-const PIDS: u64 = 3_000_000;
 
 /// What was looked at.
 #[derive(Debug)]
@@ -99,6 +97,8 @@ pub(super) struct Facts {
     missing: Vec<String>,
     /// Daemons that should not run there.
     daemons: Vec<String>,
+    /// All pids are less.
+    pid_max: u64,
 }
 
 /// The names of all processes.
@@ -122,12 +122,6 @@ fn daemons() -> Vec<String> {
     running.collect()
 }
 
-/// The most pids that this machine gives; 0 if it does not say.
-fn pid_max() -> u64 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
-}
-
 impl Facts {
     /// Those of HOST.
     pub(super) fn gather(config: &Config) -> Self {
@@ -140,6 +134,7 @@ impl Facts {
             shared: machine::root_is_shared(),
             missing: missing.map(|path| path.display().to_string()).collect(),
             daemons: daemons(),
+            pid_max: machine::pid_max(),
         }
     }
 }
@@ -229,9 +224,11 @@ pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
     }
     if side == Side::Host {
         found.no_daemons(&daemons());
-        let remedy =
-            format!("sysctl kernel.pid_max={PIDS}, so that pids of the two machines differ");
-        found.look("pids of HOST", pid_max() <= PIDS, remedy);
+        let remedy = format!(
+            "sysctl kernel.pid_max={}, so that pids of the two machines differ",
+            machine::PIDS
+        );
+        found.look("pids of HOST", machine::pid_max() <= machine::PIDS, remedy);
     }
     found.0
 }
@@ -297,12 +294,17 @@ pub(super) fn of_host(config: &Config) -> Vec<Finding> {
         facts.missing.join(" ")
     );
     found.look("HOST's directories", facts.missing.is_empty(), remedy);
+    let remedy = format!(
+        "on HOST: sysctl kernel.pid_max={}, so that pids of the two machines differ",
+        machine::PIDS
+    );
+    found.look("pids of HOST", facts.pid_max <= machine::PIDS, remedy);
     found.no_daemons(&facts.daemons);
     found.0
 }
 
 /// Prints what was found.
-pub(super) fn print(findings: &[Finding]) {
+pub(super) fn print<'a>(findings: impl IntoIterator<Item = &'a Finding>) {
     for Finding { what, remedy, .. } in findings {
         match remedy {
             None => println!("ok     {what}"),

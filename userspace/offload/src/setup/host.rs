@@ -93,6 +93,7 @@ pub(super) fn prepare(config: &Config) -> Result<(), Failure> {
     machine::make(&config.shared())?;
     machine::make(&[PathBuf::from(BIN)])?;
     machine::share_root()?;
+    machine::limit_pids()?;
     write_new(ENGINE, &policy(config), 0o644)?;
     write_new(REXEC, &rexec(config), 0o644)?;
     link("runc", &programs.join("qtfs-runc"))?;

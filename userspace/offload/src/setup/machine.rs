@@ -130,3 +130,25 @@ pub(super) fn version(program: &str, option: &str) -> Option<String> {
         .find(|line| line.chars().any(|c| c.is_ascii_digit()))?;
     Some(line.trim().to_owned())
 }
+
+/// Pids of HOST are less than this, and those of programs that are offloaded are not.
+pub(super) const PIDS: u64 = 3_000_000;
+const PID_MAX: &str = "/proc/sys/kernel/pid_max";
+
+/// What all pids of this machine are less than.
+pub(super) fn pid_max() -> u64 {
+    let text = std::fs::read_to_string(PID_MAX).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+/// Has all new processes of this machine have pids that offloaded programs have not.
+pub(super) fn limit_pids() -> Result<(), Failure> {
+    let old = pid_max();
+    if old <= PIDS {
+        return Ok(());
+    }
+    std::fs::write(PID_MAX, PIDS.to_string())
+        .map_err(|error| Failure::Unfit(format!("{PID_MAX} cannot be set to {PIDS}: {error}")))?;
+    println!("kernel.pid_max is {PIDS} now (was {old}), so that pids of the two machines differ");
+    Ok(())
+}
