@@ -18,7 +18,7 @@ mod host;
 mod overlay;
 mod process;
 #[allow(unsafe_code)]
-mod sys;
+pub(crate) mod sys;
 mod view;
 
 use crate::failure::Failure;

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! System calls that need unsafe code: the filter, its notifications, and fork(2).
+//! System calls that need unsafe code: the filter, its notifications, fork(2) and what is done after it.
 
 use nix::libc;
+use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// System calls that are held until the supervisor has decided.
 ///
@@ -172,6 +175,13 @@ pub(super) fn fork() -> nix::Result<ForkResult> {
 pub(super) fn received(fd: i32) -> OwnedFd {
     // SAFETY: The kernel has made it for this process with the message; nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Has a command's process be told to end (SIGTERM) when the thread that starts it does.
+pub(crate) fn end_with_parent(command: &mut Command) {
+    let set = || Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?);
+    // SAFETY: It is one system call, which needs nothing that a fork takes away.
+    unsafe { command.pre_exec(set) };
 }
 
 #[cfg(test)]

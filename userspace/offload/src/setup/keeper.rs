@@ -5,11 +5,15 @@
 //! Where systemd is, its units do the same; this is for machines without, and for trying.
 
 use crate::failure::Failure;
+use crate::run::sys;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -31,6 +35,10 @@ const READY: Duration = Duration::from_secs(180);
 /// How long a program may take to end.
 const END: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(50);
+/// How often a program may die before it is ready. Then it does so for a reason that stays.
+const DEATHS: usize = 3;
+/// What the log says of each death.
+const DEATH: &str = " has ended (";
 /// Between the death of a program and the next attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -102,6 +110,7 @@ impl Part {
             std::fs::create_dir_all(directory).map_err(&starting)?;
         }
         let mut started = None;
+        let logged = std::fs::metadata(self.log()).map_or(0, |log| log.len());
         if keeper(self.name).is_none() {
             let log = File::options().append(true).create(true).open(self.log());
             let log = log.map_err(&starting)?;
@@ -130,14 +139,18 @@ impl Part {
                 Some(child) => child.try_wait().map_err(&starting)?.is_some(),
                 None => keeper(self.name).is_none(),
             };
-            if ended || begun.elapsed() > READY {
-                let log = self.log();
-                let text = std::fs::read_to_string(&log).unwrap_or_default();
-                let last = text.lines().last().unwrap_or("it said nothing").to_owned();
+            let said = said(&self.log(), logged).unwrap_or_default();
+            let dies = said.matches(DEATH).count() >= DEATHS;
+            if ended || dies || begun.elapsed() > READY {
+                if dies {
+                    self.stop()?;
+                }
+                let own = said.lines().rev().find(|line| !line.contains(DEATH));
                 return Err(Failure::Unfit(format!(
-                    "{} does not get ready: {last} (all that it says is in {})",
+                    "{} does not get ready: {} (all that it says is in {})",
                     self.name,
-                    log.display()
+                    own.unwrap_or("it said nothing"),
+                    self.log().display()
                 )));
             }
             std::thread::sleep(TICK);
@@ -149,6 +162,12 @@ impl Part {
     /// Stops it, if it was started here, and waits for its end.
     pub(super) fn stop(&self) -> Result<(), Failure> {
         let Some(pid) = keeper(self.name) else {
+            if self.ready.is() {
+                println!(
+                    "{:<16} runs, but nothing here has started it: stop it as it was started",
+                    self.name
+                );
+            }
             return Ok(());
         };
         // It may end by itself meanwhile.
@@ -186,9 +205,22 @@ impl Part {
     }
 }
 
+/// What a log has got since it had `from` bytes.
+fn said(log: &Path, from: u64) -> io::Result<String> {
+    let mut file = File::open(log)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Starts a program, which is told to end when its keeper does so first.
 fn spawn(command: &[OsString]) -> io::Result<Child> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    Command::new(program).args(arguments).spawn()
+    let mut command = Command::new(program);
+    command.args(arguments);
+    sys::end_with_parent(&mut command);
+    command.spawn()
 }
 
 /// `qtfs-offload keep`: runs a program until it is told to stop, again and again.
@@ -197,8 +229,9 @@ pub fn keep(name: &str, command: &[OsString]) -> Result<ExitCode, Failure> {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
         set.add(signal);
     }
-    // The program starts with the signals as they were.
+    // Programs that Rust starts have none of them blocked.
     let failed = Failure::errno("waiting for signals");
+    set.thread_block().map_err(&failed)?;
     loop {
         let mut child = spawn(command).map_err(|error| {
             Failure::Program(
@@ -209,7 +242,6 @@ pub fn keep(name: &str, command: &[OsString]) -> Result<ExitCode, Failure> {
                 error,
             )
         })?;
-        set.thread_block().map_err(&failed)?;
         let mut stopping = false;
         let status = loop {
             if let Some(status) = child.try_wait().map_err(Failure::system("waiting"))? {
@@ -221,11 +253,10 @@ pub fn keep(name: &str, command: &[OsString]) -> Result<ExitCode, Failure> {
                 let _ = nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
             }
         };
-        set.thread_unblock().map_err(&failed)?;
         if stopping {
             return Ok(ExitCode::SUCCESS);
         }
-        tracing::warn!("{name} has ended ({status}), and is started again");
+        tracing::warn!("{name}{DEATH}{status}), and is started again");
         std::thread::sleep(PAUSE);
     }
 }
