@@ -232,9 +232,7 @@ fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
         let Ok(entry) = entry else { return };
         let Some(attr) = entry.attr else { continue };
         if own::is_name(dir, entry.name.bytes()) {
-            session
-                .releases
-                .forget(session, attr.node, attr.stamp, asked.incarnation);
+            session.forget(&attr, asked.incarnation);
             continue;
         }
         let found = file.dentry().learn(
@@ -249,9 +247,7 @@ fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
                 inode.node().listed(&open.listing);
             }
             // Without memory for it the name will be asked for.
-            Err(_) => session
-                .releases
-                .forget(session, attr.node, attr.stamp, asked.incarnation),
+            Err(_) => session.forget(&attr, asked.incarnation),
         }
     }
 }

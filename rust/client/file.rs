@@ -305,9 +305,7 @@ pub(crate) fn atomic_open(
         if let Ok(found) = reply.decode::<Lookup<'_>>() {
             let (attr, incarnation) = (found.attr, reply.asked.incarnation);
             let session = &mount.session;
-            session
-                .releases
-                .forget(session, attr.node, attr.stamp, incarnation);
+            session.forget(&attr, incarnation);
         }
     }
     let stream = !dir.node().is_of(FsClass::Regular);

@@ -294,8 +294,7 @@ impl Mount {
         // HOST may have mounted anew what the object lies on.
         let same = key(&attr).is_same_object(&inode.node().identity());
         if !(same || is_root) || attr.mode & S_IFMT != inode.kind() {
-            let releases = &self.session.releases;
-            releases.forget(&self.session, attr.node, attr.stamp, incarnation);
+            self.session.forget(&attr, incarnation);
             return Err(ESTALE);
         }
         node::adopt(inode, &attr, incarnation);
@@ -317,9 +316,7 @@ impl Mount {
         asked: Asked,
     ) -> Result<InodeRef<Qtfs>> {
         let inode = any.get(new_inode(attr)).inspect_err(|_| {
-            self.session
-                .releases
-                .forget(&self.session, attr.node, attr.stamp, asked.incarnation);
+            self.session.forget(attr, asked.incarnation);
         })?;
         node::apply(&inode, attr, asked);
         Ok(inode)

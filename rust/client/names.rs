@@ -150,9 +150,7 @@ pub(crate) fn revalidate(
     };
     if !node::is_of(child, &attr, asked.incarnation) || is_mount_root(&attr) != mounted {
         let session = &dir.mount().session;
-        session
-            .releases
-            .forget(session, attr.node, attr.stamp, asked.incarnation);
+        session.forget(&attr, asked.incarnation);
         return Ok(false);
     }
     node::apply(child, &attr, asked);
@@ -216,9 +214,7 @@ impl Made {
             other => (other?, self.asked),
         };
         if attr.mode & S_IFMT != mode & S_IFMT {
-            session
-                .releases
-                .forget(session, attr.node, attr.stamp, asked.incarnation);
+            session.forget(&attr, asked.incarnation);
             return Err(if self.repeated { EEXIST } else { EIO });
         }
         dir.mount().inode(dir, &attr, asked)

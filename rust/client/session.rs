@@ -45,6 +45,7 @@ use qtfs_proto::{
         Call,
         Lock, //
     },
+    Attr,
     Header,
     Kind,
     Op, //
@@ -502,6 +503,12 @@ impl Session {
     pub(crate) fn send_first(&self, frame: Arc<Frame>) -> Result {
         let outbox = self.inner.lock().lanes.iter().flatten().next().cloned();
         outbox.ok_or(ENOTCONN)?.send(frame)
+    }
+
+    /// Forgets what a reply told of, some time.
+    pub(crate) fn forget(&self, attr: &Attr, incarnation: u32) {
+        self.releases
+            .forget(self, attr.node, attr.stamp, incarnation);
     }
 
     /// Tells the server that nobody waits for the request any more.

@@ -256,8 +256,11 @@ def docker_life(t):
     eq([follows.stdout.readline() for _ in range(3)], ["begun\n"] * 3)
     docker("rm", "-f", "life")
     follows.wait(PATIENT)
-    since = docker("events", "--since", "1h", "--until", "0s", "--filter", "container=life", "--format", "{{.Action}}").text.split("\n")
-    true({"create", "start", "die", "kill", "destroy"} <= set(since), since)
+
+    def events():
+        return docker("events", "--since", "1h", "--until", "0s", "--filter", "container=life", "--format", "{{.Action}}").text.split("\n")
+    # The end of the time is a whole second.
+    eventually(lambda: {"create", "start", "die", "kill", "destroy"} <= set(events()), 60, "all events are told")
 
 
 @offloaded("docker import, commit, save, load, build of a Dockerfile, and rmi", only_full=True)

@@ -186,7 +186,7 @@ def power(t):
 @case("the link is cut in the middle of writes", who=[ROOT], needs="qtfs", limit=180, full=7200)
 def link(t):
     choose = random.Random(t.seed())
-    writers = Writers(t, "all", t.first_seed, t.amount(60, 1500))
+    writers = Writers(t, "all", t.first_seed, t.amount(40, 1500))
     cuts = 0
     try:
         while writers.working():
@@ -199,7 +199,7 @@ def link(t):
         lab.link("up")
     writers.end(60)
     t.note(f"{cuts} cuts; blocks, records, editions: {writers.check()}")
-    eq(len(host.files.read(t.there("all/log")).splitlines()), t.amount(60, 1500), "records")
+    eq(len(host.files.read(t.there("all/log")).splitlines()), t.amount(40, 1500), "records")
 
 
 @case("engine is killed by SIGKILL in the middle of writes", who=[ROOT], needs="qtfs", limit=180, full=7200)

@@ -8,7 +8,7 @@ from qtest import ROOT, USER, case, eq, filesystems, host, lab, run, spawn, file
 # Every operation that fsx knows, and how often; nothing is left out.
 MIX = {"close_open": 2, "invalidate": 2, "mapread": 10, "mapwrite": 10, "read": 10, "write": 10, "truncate": 4, "fsync": 1, "fdatasync": 1,
        "posix_fallocate": 2, "punch_hole": 3, "sendfile": 3, "posix_fadvise": 2, "copy_file_range": 3}
-SHORT, FULL = 1500, 100_000
+SHORT, FULL = 1000, 100_000
 HOURS = 4 * 3600
 
 
@@ -52,7 +52,7 @@ def blocks(t):
 @case("four files at once, while the link comes and goes", who=[ROOT], needs="qtfs", limit=180, full=HOURS)
 def disturbed(t):
     seed = t.seed(40)
-    children = [spawn(exercise, t, seed + number, t.amount(400, 25_000), "", (), f"file{number}") for number in range(4)]
+    children = [spawn(exercise, t, seed + number, t.amount(250, 25_000), "", (), f"file{number}") for number in range(4)]
     cuts = 0
     try:
         while any(child.alive() for child in children):

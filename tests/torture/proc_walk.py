@@ -269,4 +269,4 @@ def proc(t):
 @case("every file of /sys is what it is on the host", who=[ROOT], needs="qtfs", limit=200, full=1800)
 def sys(t):
     mount_both()
-    check(t, "/sys", SYS, 2, 4, 10, 5000)
+    check(t, "/sys", SYS, 2, 4, 20, 2500)

@@ -60,7 +60,7 @@ def hold(count):
 
 @case("open files", who=[ROOT], limit=240, full=PATIENCE)
 def open_files(t):
-    count = t.amount(600, 10_000)
+    count = t.amount(400, 10_000)
     resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, 20_000))
     opened = hold(count)
     for name in os.listdir("."):

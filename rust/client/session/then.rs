@@ -200,14 +200,13 @@ pub(crate) fn is_passing(session: &Session, error: Error) -> bool {
 pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Result<Reply>) {
     let Ok(reply) = result else { return };
     let incarnation = reply.asked.incarnation;
-    let forget = |node, stamp| session.releases.forget(session, node, stamp, incarnation);
     match request.op {
         Op::Open => {
             if let Ok(open) = reply.decode::<Open<'_>>() {
                 if open.file != FileId::NONE {
                     session.releases.close(session, open.file, incarnation);
                 }
-                forget(open.attr.node, open.attr.stamp);
+                session.forget(&open.attr, incarnation);
                 let asked = Message::decode(request.op, request.body());
                 if matches!(asked, Ok(Message::Open(asked)) if asked.flags.has(OpenFlags::LIST)) {
                     give_back_entries(session, request, reply);
@@ -222,13 +221,13 @@ pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Resu
         }
         Op::Lookup => {
             if let Ok(found) = reply.decode::<Lookup<'_>>() {
-                forget(found.attr.node, found.attr.stamp);
+                session.forget(&found.attr, incarnation);
             }
         }
         // These replies have the same form.
         Op::Mkdir | Op::Mknod | Op::Symlink => {
             if let Ok(made) = reply.decode::<Mkdir<'_>>() {
-                forget(made.attr.node, made.attr.stamp);
+                session.forget(&made.attr, incarnation);
             }
         }
         Op::Poll => {
@@ -259,9 +258,7 @@ fn give_back_entries(session: &Arc<Session>, request: &Request, reply: &Reply) {
         let Ok(entry) = entry else { return };
         if let Some(attr) = entry.attr {
             let incarnation = reply.asked.incarnation;
-            session
-                .releases
-                .forget(session, attr.node, attr.stamp, incarnation);
+            session.forget(&attr, incarnation);
         }
     }
 }

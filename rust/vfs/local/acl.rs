@@ -103,13 +103,13 @@ pub(super) fn get(path: &Path, kind: Kind, value: &mut [u8]) -> Result<usize> {
 
 /// Sets an ACL, or removes it when `value` is empty.
 pub(super) fn set(path: &Path, kind: Kind, value: &[u8]) -> Result {
-    // SAFETY: `value` has its length; the format is checked by the call.
+    let bytes = match value {
+        [] => core::ptr::null(),
+        value => value.as_ptr().cast(),
+    };
+    // SAFETY: `value` has its length; the format is checked by the call, and null is no ACL.
     let acl = from_err_ptr(unsafe {
-        bindings::posix_acl_from_xattr(
-            &raw mut bindings::init_user_ns,
-            value.as_ptr().cast(),
-            value.len(),
-        )
+        bindings::posix_acl_from_xattr(&raw mut bindings::init_user_ns, bytes, value.len())
     })?;
     // INVARIANT: The reference is ours.
     let acl = NonNull::new(acl).map(Acl);

@@ -221,12 +221,6 @@ impl File {
         unsafe { (*self.as_ptr()).f_flags & bindings::O_APPEND != 0 }
     }
 
-    /// How many open files of all tasks write to the same object; negative while it is executed.
-    pub fn writers(&self) -> i32 {
-        // SAFETY: The file and its inode are held.
-        unsafe { bindings::qtfs_inode_writers(bindings::qtfs_file_inode(self.as_ptr())) }
-    }
-
     /// Whether it reads from kernel memory; if not, a [`super::window::Window`] is needed.
     pub fn reads_pages(&self) -> bool {
         // SAFETY: The file is held.
@@ -389,17 +383,6 @@ impl File {
         to_result(unsafe {
             bindings::vfs_fsync_range(self.as_ptr(), start, end, c_int::from(data_only))
         })
-    }
-
-    /// Whether two files were opened on the same object.
-    pub fn same_object(&self, other: &Self) -> bool {
-        // SAFETY: Both files are held.
-        unsafe {
-            ptr::eq(
-                bindings::qtfs_file_inode(self.as_ptr()),
-                bindings::qtfs_file_inode(other.as_ptr()),
-            )
-        }
     }
 }
 

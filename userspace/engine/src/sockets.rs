@@ -77,16 +77,15 @@ struct Host {
 }
 
 /// The thread and the runtime. Dropping it closes all connections.
-pub struct Relays<S> {
-    module: Arc<S>,
+pub struct Relays {
     runtime: Option<Runtime>,
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
 }
 
-impl<S: Sockets> Relays<S> {
+impl Relays {
     /// Starts to relay.
-    pub fn start(module: Arc<S>) -> io::Result<Self> {
+    pub fn start<S: Sockets>(module: Arc<S>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .max_blocking_threads(BLOCKING)
@@ -99,24 +98,18 @@ impl<S: Sockets> Relays<S> {
             offered: Notify::new(),
         });
         let stop = Arc::new(AtomicBool::new(false));
-        let (handle, stopped, device) = (runtime.handle().clone(), stop.clone(), module.clone());
+        let (handle, stopped, device) = (runtime.handle().clone(), stop.clone(), module);
         let thread = std::thread::Builder::new().name("engine/channels".into());
         let thread = thread.spawn(move || fetch(&*device, &host, &handle, &stopped))?;
         Ok(Self {
-            module,
             runtime: Some(runtime),
             thread: Some(thread),
             stop,
         })
     }
-
-    /// The module.
-    pub fn module(&self) -> &S {
-        &self.module
-    }
 }
 
-impl<S> Drop for Relays<S> {
+impl Drop for Relays {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -266,10 +259,7 @@ impl Host {
             Err(error) => return opened(&channel, Err(error), SocketType::Stream).await,
         };
         opened(&channel, Ok(()), kind).await?;
-        let local = match kind {
-            SocketType::Stream => Kind::Stream,
-            SocketType::Seqpacket | SocketType::Datagram => Kind::Seqpacket,
-        };
+        let local = Kind::from(kind);
         // HOST's program sees who connected; data does not say it once more.
         let local = Local::new(socket, local, &who)?;
         self.relay(local, channel, session).await;
@@ -315,10 +305,7 @@ impl Host {
                 }
             };
             let who = Identity::of_peer(&socket)?;
-            let local = match kind {
-                SocketType::Stream => Kind::Stream,
-                SocketType::Seqpacket | SocketType::Datagram => Kind::Seqpacket,
-            };
+            let local = Kind::from(kind);
             let token = qtfs_relay::token()?;
             let local = Local::new(socket, local, &Identity::default())?;
             offered.add((session, token));

@@ -17,6 +17,7 @@ use nix::sys::socket::MsgFlags;
 use nix::sys::socket::Shutdown;
 use nix::sys::socket::UnixCredentials;
 use nix::unistd;
+use qtfs_proto::relay::SocketType;
 use qtfs_proto::relay::MAX_RIGHTS;
 use std::io;
 use std::io::IoSlice;
@@ -40,6 +41,16 @@ pub enum Kind {
     PipeReader,
     /// The end of a pipe that is written here.
     PipeWriter,
+}
+
+impl From<SocketType> for Kind {
+    /// What a connected socket of a type is; datagrams are records.
+    fn from(kind: SocketType) -> Self {
+        match kind {
+            SocketType::Stream => Self::Stream,
+            SocketType::Seqpacket | SocketType::Datagram => Self::Seqpacket,
+        }
+    }
 }
 
 /// What a program has done.

@@ -116,10 +116,7 @@ impl Bound {
             Ok(socket) => socket,
             Err(error) => return taken.send(&Message::Close(errno_of(&error))).await,
         };
-        let kind = match self.kind {
-            SocketType::Stream => Kind::Stream,
-            SocketType::Seqpacket | SocketType::Datagram => Kind::Seqpacket,
-        };
+        let kind = Kind::from(self.kind);
         let local = Local::new(socket, kind, &who)?;
         let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
         relay(local, taken, passing).await;

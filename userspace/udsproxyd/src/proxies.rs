@@ -160,10 +160,7 @@ impl Proxies {
             let channel = self.expected(key, &who).ok_or_else(|| {
                 io::Error::other("a program has connected that the kernel did not tell of")
             })?;
-            let kind = match kind {
-                SocketType::Stream => Kind::Stream,
-                SocketType::Seqpacket | SocketType::Datagram => Kind::Seqpacket,
-            };
+            let kind = Kind::from(kind);
             let local = Local::new(socket, kind, &Identity::default())?;
             let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
             tokio::spawn(relay(local, channel, passing));
