@@ -3,9 +3,9 @@
 //! Requests and replies: one JSON object each, on a line of its own. A connection has one request
 //! at a time.
 //!
-//! Paths are HOST's, absolute. A request that was lost with its connection may be sent again: what a
-//! mount or unmount finds at its target (`before`, see [`Request::Look`]) tells whether it was
-//! done already.
+//! Paths are HOST's, absolute. A request that was lost with its connection may be sent again: then what
+//! a mount or unmount finds at its target (`before`, see [`Request::Look`]) tells whether it was
+//! done already. The first time another mount there is somebody else's.
 
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
@@ -93,8 +93,8 @@ pub enum Request {
         flags: u64,
         /// The options.
         parameters: Vec<Parameter>,
-        /// The mount that was at the target before.
-        before: u64,
+        /// The mount that was at the target before, if the request was sent before.
+        before: Option<u64>,
     },
     /// mount(2) with `MS_BIND`.
     Bind {
@@ -104,8 +104,8 @@ pub enum Request {
         target: Bytes,
         /// `MS_*`.
         flags: u64,
-        /// The mount that was at the target before.
-        before: u64,
+        /// The mount that was at the target before, if the request was sent before.
+        before: Option<u64>,
     },
     /// mount(2) with `MS_REMOUNT`, or one of `MS_SHARED`, `MS_PRIVATE`, `MS_SLAVE`, `MS_UNBINDABLE`.
     Change {
@@ -122,8 +122,8 @@ pub enum Request {
         target: Bytes,
         /// `MNT_*` and `UMOUNT_NOFOLLOW`.
         flags: u64,
-        /// The mount that was at the target before.
-        before: u64,
+        /// The mount that was at the target before, if the request was sent before.
+        before: Option<u64>,
     },
     /// kill(2) of one process.
     Kill {
@@ -132,6 +132,22 @@ pub enum Request {
         /// The signal; 0 only asks whether it could be sent.
         signal: i32,
     },
+}
+
+impl Request {
+    /// The request as it is sent the first time.
+    pub fn first(&self) -> Self {
+        let mut first = self.clone();
+        match &mut first {
+            Self::Mount { before, .. }
+            | Self::Bind { before, .. }
+            | Self::Unmount { before, .. } => {
+                *before = None;
+            }
+            Self::Look { .. } | Self::Change { .. } | Self::Kill { .. } => {}
+        }
+        first
+    }
 }
 
 /// What came of it.
@@ -186,7 +202,7 @@ mod tests {
                     key: "lowerdir+".into(),
                     value: Some(Bytes(b"/l".to_vec())),
                 }],
-                before: u64::MAX,
+                before: Some(u64::MAX),
             },
             Request::Kill { pid: 7, signal: 9 },
         ];

@@ -63,13 +63,14 @@ enum Target {
     Done,
 }
 
-fn target(rules: &Rules, path: &Path, before: u64) -> Result<Target, Refusal> {
+fn target(rules: &Rules, path: &Path, before: Option<u64>) -> Result<Target, Refusal> {
     let pinned = rules.pin(path, 0, Mode::Rw)?;
     rules.holds_no_export(&pinned)?;
-    if mount_of(&pinned.fd)? == before {
-        return Ok(Target::AsBefore(pinned));
+    let now = mount_of(&pinned.fd)?;
+    if before.is_some_and(|before| before != now) {
+        return Ok(Target::Done);
     }
-    Ok(Target::Done)
+    Ok(Target::AsBefore(pinned))
 }
 
 /// The attributes of a mount that the flags of mount(2) ask for.
@@ -125,7 +126,12 @@ fn attach(mount: &OwnedFd, to: &Pinned) -> Result<(), Refusal> {
 }
 
 /// mount(2) of a new file system.
-pub(super) fn mount(rules: &Rules, new: &New<'_>, path: &Path, before: u64) -> Result<(), Refusal> {
+pub(super) fn mount(
+    rules: &Rules,
+    new: &New<'_>,
+    path: &Path,
+    before: Option<u64>,
+) -> Result<(), Refusal> {
     rules.may_mount(new.kind)?;
     if !KNOWN.contains(&new.kind) {
         // What its options and its source would lead to is not known here.
@@ -185,7 +191,7 @@ pub(super) fn bind(
     source: &Path,
     flags: u64,
     path: &Path,
-    before: u64,
+    before: Option<u64>,
 ) -> Result<(), Refusal> {
     rules.may_mount("bind")?;
     let source = rules.pin(source, 0, Mode::Rw)?;
@@ -247,7 +253,12 @@ pub(super) fn change(rules: &Rules, path: &Path, flags: u64, data: &Bytes) -> Re
 }
 
 /// umount2(2). A mount that is held cannot be unmounted, so its parent directory is held instead.
-pub(super) fn unmount(rules: &Rules, path: &Path, flags: u64, before: u64) -> Result<(), Refusal> {
+pub(super) fn unmount(
+    rules: &Rules,
+    path: &Path,
+    flags: u64,
+    before: Option<u64>,
+) -> Result<(), Refusal> {
     let flags = i32::try_from(flags).map_err(|_| Errno::EINVAL)?;
     let flags = MntFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     let (parent, name) = {
@@ -258,7 +269,7 @@ pub(super) fn unmount(rules: &Rules, path: &Path, flags: u64, before: u64) -> Re
         let parent = place.path.parent().ok_or(Errno::EINVAL)?;
         let parent = rules.pin(parent, libc::O_DIRECTORY, Mode::Rw)?;
         // With the directory of the mount point itself exported, what is above it may not be.
-        if mount_of(&parent.fd)? == before {
+        if mount_of(&parent.fd)? == mount_of(&place.fd)? {
             return Err(Refusal {
                 errno: Errno::EINVAL,
                 why: None,

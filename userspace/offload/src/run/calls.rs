@@ -195,7 +195,7 @@ impl Supervisor {
             } => Request::Mount {
                 kind,
                 source,
-                before: self.look(held, &target)?,
+                before: Some(self.look(held, &target)?),
                 target: target.as_path().into(),
                 flags,
                 parameters,
@@ -206,7 +206,7 @@ impl Supervisor {
                 flags,
             } => Request::Bind {
                 source: source.as_path().into(),
-                before: self.look(held, &target)?,
+                before: Some(self.look(held, &target)?),
                 target: target.as_path().into(),
                 flags,
             },
@@ -220,7 +220,7 @@ impl Supervisor {
                 data,
             },
             Decision::Unmount { target, flags } => Request::Unmount {
-                before: self.look(held, &target)?,
+                before: Some(self.look(held, &target)?),
                 target: target.as_path().into(),
                 flags,
             },

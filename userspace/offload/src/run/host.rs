@@ -80,6 +80,9 @@ impl Host {
     /// Asks engine, until it answers or nobody waits any more (`wanted`), which is EINTR.
     pub(super) fn ask(&self, request: &Request, wanted: &dyn Fn() -> bool) -> Result<Reply, Errno> {
         let (mut pause, mut told) = (RETRY, Instant::now());
+        // What is sent again once it may have arrived.
+        let first = request.first();
+        let mut sent = false;
         loop {
             let known = self.idle().pop();
             let was_known = known.is_some();
@@ -88,6 +91,8 @@ impl Host {
                 None => UnixStream::connect(&self.socket).map(BufReader::new),
             };
             let asked = connection.and_then(|mut connection| {
+                let request = if sent { request } else { &first };
+                sent = true;
                 let reply = ask_once(&mut connection, request)?;
                 Ok((connection, reply))
             });
