@@ -123,7 +123,8 @@ def left_here():
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
         mounts = sorted(line.split(" ")[4] for line in file if " - overlay " in line or "/mounts/shm" in line)
     bundles = "/run/containerd/io.containerd.runtime.v2.task"
-    tasks = sorted(f"{space}/{name}" for space in os.listdir(bundles) for name in os.listdir(f"{bundles}/{space}"))
+    spaces = os.listdir(bundles) if os.path.isdir(bundles) else []
+    tasks = sorted(f"{space}/{name}" for space in spaces for name in os.listdir(f"{bundles}/{space}"))
     names = commands()
     shims = sum(name.startswith("containerd-shim") for name in names)
     return {"mounts": mounts, "bundles": tasks, "shims": shims, "rexec": names.count("rexec-keeper"), "groups": containers(),

@@ -3,6 +3,9 @@
 //! System calls that need unsafe code: the filter, its notifications, fork(2) and what is done after it.
 
 use nix::libc;
+use nix::sys::signal::sigprocmask;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::SigmaskHow;
 use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
 use std::io;
@@ -177,10 +180,14 @@ pub(super) fn received(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Has a command's process be told to end (SIGTERM) when the thread that starts it does.
+/// Has a command's process be told to end (SIGTERM) when the thread that starts it does, with no signals
+/// blocked.
 pub(crate) fn end_with_parent(command: &mut Command) {
-    let set = || Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?);
-    // SAFETY: It is one system call, which needs nothing that a fork takes away.
+    let set = || {
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)
+    };
+    // SAFETY: These are system calls, which need nothing that a fork takes away.
     unsafe { command.pre_exec(set) };
 }
 

@@ -229,7 +229,6 @@ pub fn keep(name: &str, command: &[OsString]) -> Result<ExitCode, Failure> {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
         set.add(signal);
     }
-    // Programs that Rust starts have none of them blocked.
     let failed = Failure::errno("waiting for signals");
     set.thread_block().map_err(&failed)?;
     loop {
