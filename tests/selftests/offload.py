@@ -324,8 +324,23 @@ def link_cut(t):
     follows.wait(PATIENT)
 
 
-@offloaded("engine killed with -9 while containers start: they start, and nothing stays behind", needs={"lab"})
+def goes_on(name, pid):
+    """A container is the one that it was, and the daemons know it."""
+    eventually(lambda: docker("exec", name, "echo", "again", check=False).text == "again", PATIENT, "exec works again")
+    eq((running(name), pid_of(name)), (True, pid))
+    docker("rm", "-f", name)
+
+
+@offloaded("engine killed with -9 while a container runs: it lives on, and containerd finds it again", needs={"lab"}, limit=400)
 def engine_dies(t):
+    docker("run", "-d", "--name", "lives", "--network", "none", IMAGE, "sleep", "1000")
+    pid = pid_of("lives")
+    kill_there("engine")
+    goes_on("lives", pid)
+
+
+@offloaded("engine killed with -9 while containers start: they start, and nothing stays behind", needs={"lab"}, only_full=True)
+def engine_dies_early(t):
     starts = [subprocess.Popen(["docker", "run", "--rm", "--network", "none", IMAGE, "echo", "started"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
               for _ in range(t.amount(1, 4))]
     kill_there("engine")
@@ -344,15 +359,13 @@ def rexec_dies(t):
     docker("rm", "-f", "lives")
 
 
-@offloaded("udsproxyd killed with -9 while containers run: they live, and containerd finds them again", only_full=True)
+@offloaded("udsproxyd killed with -9 while containers run: they live, and containerd finds them again", limit=400, only_full=True)
 def udsproxyd_dies(t):
     docker("run", "-d", "--name", "lives", "--network", "none", IMAGE, "sleep", "1000")
     pid = pid_of("lives")
     os.kill(daemon("udsproxyd"), signal.SIGKILL)
-    eventually(lambda: docker("exec", "lives", "echo", "again", check=False).text == "again", PATIENT, "exec works again")
-    eq((running("lives"), pid_of("lives")), (True, pid))
+    goes_on("lives", pid)
     eq(docker("run", "--rm", "--network", "none", IMAGE, "echo", "new").text, "new")
-    docker("rm", "-f", "lives")
 
 
 @offloaded("the host loses power while a container runs: it is dead then, keeps its data, and starts again", needs={"lab"}, limit=600, only_full=True)

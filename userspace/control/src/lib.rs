@@ -7,6 +7,7 @@
 //! socket of HOST (`Documentation/sockets.md`), so it has the session's authentication and needs no
 //! port of its own.
 
+pub mod guard;
 pub mod message;
 pub mod mountinfo;
 

@@ -81,6 +81,8 @@ pub enum Request {
         /// A file or directory.
         target: Bytes,
     },
+    /// Which boot of HOST it is.
+    Boot,
     /// mount(2) of a new file system.
     Mount {
         /// Type, such as `overlay`.
@@ -144,7 +146,7 @@ impl Request {
             | Self::Unmount { before, .. } => {
                 *before = None;
             }
-            Self::Look { .. } | Self::Change { .. } | Self::Kill { .. } => {}
+            Self::Boot | Self::Look { .. } | Self::Change { .. } | Self::Kill { .. } => {}
         }
         first
     }
@@ -157,6 +159,8 @@ pub struct Reply {
     pub errno: i32,
     /// Unique id of the mount (`STATX_MNT_ID_UNIQUE`), for [`Request::Look`].
     pub mount: u64,
+    /// For [`Request::Boot`].
+    pub boot: Option<String>,
     /// Why it was refused, for the log of the DPU.
     pub why: Option<String>,
 }

@@ -72,6 +72,12 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = qtfs_control::DIRECTORY)]
         control: PathBuf,
 
+        /// End the program, by SIGKILL, when a connection of it to HOST is lost or HOST was booted anew,
+        /// before it takes that for the end of what it talks to; for programs that somebody starts
+        /// again whenever they end, such as containerd
+        #[arg(long)]
+        end_when_lost: bool,
+
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, value_name = "PROG")]
         command: Vec<OsString>,
@@ -163,6 +169,7 @@ fn action(args: Args) -> Result<(Action, LevelFilter), Failure> {
         Command::Run {
             root,
             control,
+            end_when_lost,
             command,
         } => {
             for path in [&root, &control] {
@@ -175,6 +182,7 @@ fn action(args: Args) -> Result<(Action, LevelFilter), Failure> {
                 command,
                 root,
                 control,
+                end_when_lost,
             })
         }
     };

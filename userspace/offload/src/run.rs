@@ -14,6 +14,7 @@
 
 mod calls;
 mod decide;
+mod guard;
 mod host;
 mod overlay;
 mod process;
@@ -37,6 +38,8 @@ pub struct Options {
     pub root: PathBuf,
     /// Where engine's directory is mounted, or is to be.
     pub control: PathBuf,
+    /// The program is ended, by SIGKILL, when a connection of it to HOST is lost, or HOST's power was.
+    pub end_when_lost: bool,
 }
 
 /// Runs the program until it ends.
@@ -47,13 +50,21 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     host::mount(&options.control)?;
     let started = process::start(options)?;
     let socket = options.control.join(qtfs_control::SOCKET);
-    let supervisor = Supervisor::new(&started, host::Host::new(socket))?;
+    let host = Arc::new(host::Host::new(socket));
+    let supervisor = Supervisor::new(&started, Arc::clone(&host))?;
     process::forward_signals(&started)?;
     let supervisor = Arc::new(supervisor);
     std::thread::Builder::new()
         .name("offload/calls".into())
         .spawn(move || supervisor.serve())
         .map_err(Failure::system("starting a thread"))?;
+    if options.end_when_lost {
+        guard::begin(&started, &host)?;
+    }
     started.release()?;
-    process::wait(&started)
+    let ended = process::wait(&started);
+    if options.end_when_lost {
+        guard::finish(&started);
+    }
+    ended
 }

@@ -95,6 +95,9 @@ pub async fn relay<P: Passing>(local: Local, channel: Channel, passing: Arc<P>) 
         result = connection.receive() => result.map(|()| 0),
         result = connection.write() => result.map(|()| 0),
     };
+    if result.is_err() || connection.is_lost() {
+        connection.passing.lost().await;
+    }
     match result {
         Ok(errno) => connection.part(errno).await,
         Err(error) => tracing::debug!("a connection is lost: {error}"),
@@ -108,6 +111,12 @@ fn broken(what: &str) -> io::Error {
 impl<P: Passing> Connection<P> {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the channel has ended without a word of that.
+    fn is_lost(&self) -> bool {
+        let state = self.state();
+        state.gone && !state.closed
     }
 
     /// Waits for credit for a message with data; how many bytes it may have.
@@ -164,6 +173,7 @@ impl<P: Passing> Connection<P> {
             return Err(error);
         }
         tracing::debug!("a channel is lost: {error}");
+        self.passing.lost().await;
         self.local.end_reading();
         std::future::pending().await
     }

@@ -110,6 +110,11 @@ pub trait Passing: Send + Sync + 'static {
         channel: &Channel,
         right: OwnedRight,
     ) -> Boxed<'_, io::Result<OwnedFd>>;
+
+    /// The connection is lost on its way; this is over before the program sees anything of that.
+    fn lost(&self) -> Boxed<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// What a descriptor of a program is. Fails for those that cannot be passed.

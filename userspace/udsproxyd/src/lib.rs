@@ -20,6 +20,7 @@ pub mod daemon;
 #[allow(unsafe_code)]
 pub mod device;
 pub mod failure;
+pub mod guard;
 pub mod mounts;
 pub mod passing;
 pub mod proxies;

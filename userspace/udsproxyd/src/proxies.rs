@@ -8,6 +8,7 @@
 
 use crate::device::Connected;
 use crate::device::Device;
+use crate::guard::Guarded;
 use crate::passing::ByDevice;
 use qtfs_proto::relay::SocketType;
 use qtfs_relay::channel::Channel;
@@ -160,10 +161,13 @@ impl Proxies {
             let channel = self.expected(key, &who).ok_or_else(|| {
                 io::Error::other("a program has connected that the kernel did not tell of")
             })?;
-            let kind = Kind::from(kind);
-            let local = Local::new(socket, kind, &Identity::default())?;
             let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
-            tokio::spawn(relay(local, channel, passing));
+            let guarded = Guarded::new(passing, who.pid, &socket);
+            let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
+            tokio::spawn(async move {
+                relay(local, channel, Arc::clone(&guarded)).await;
+                guarded.done();
+            });
             Ok(())
         });
         if let Err(error) = relayed {

@@ -128,8 +128,20 @@ impl Server {
     }
 }
 
+/// The kernel's name for this boot (`random(4)`).
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
 fn answer(rules: &Rules, request: &Request) -> Reply {
     let done = match request {
+        Request::Boot => {
+            return Reply {
+                boot: boot(),
+                ..Reply::default()
+            }
+        }
         Request::Look { target } => match mounts::look(rules, &target.path()) {
             Ok(mount) => {
                 return Reply {
@@ -178,6 +190,7 @@ fn answer(rules: &Rules, request: &Request) -> Reply {
         Err(Refusal { errno, why }) => Reply {
             errno: errno as i32,
             mount: 0,
+            boot: None,
             why,
         },
     }

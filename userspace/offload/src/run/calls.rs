@@ -43,13 +43,13 @@ pub(super) struct Supervisor {
     namespace: PathBuf,
     /// Process 1 of the program's pid namespace.
     init: u32,
-    host: Host,
+    host: Arc<Host>,
     /// The log was told of the mount API of file descriptors.
     told: AtomicBool,
 }
 
 impl Supervisor {
-    pub(super) fn new(started: &Started, host: Host) -> Result<Self, Failure> {
+    pub(super) fn new(started: &Started, host: Arc<Host>) -> Result<Self, Failure> {
         let failed = Failure::system("looking at the program");
         let clone = |fd: &OwnedFd| fd.try_clone().map_err(&failed);
         let view = View::new(clone(&started.procfs)?);

@@ -77,6 +77,28 @@ impl Host {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which boot of HOST it is; waits until engine answers.
+    pub(super) fn boot(&self) -> String {
+        let reply = self.ask(&Request::Boot, &|| true);
+        reply.ok().and_then(|reply| reply.boot).unwrap_or_default()
+    }
+
+    /// Returns when HOST has been booted anew, and engine is there again. Costs nothing meanwhile: a
+    /// connection to engine ends with it.
+    pub(super) fn other_boot(&self, boot: &str) -> String {
+        loop {
+            if let Ok(mut stream) = UnixStream::connect(&self.socket) {
+                // Engine says nothing that was not asked for.
+                let _ = io::Read::read(&mut stream, &mut [0]);
+            }
+            std::thread::sleep(RETRY_MOST);
+            let now = self.boot();
+            if now != boot {
+                return now;
+            }
+        }
+    }
+
     /// Asks engine, until it answers or nobody waits any more (`wanted`), which is EINTR.
     pub(super) fn ask(&self, request: &Request, wanted: &dyn Fn() -> bool) -> Result<Reply, Errno> {
         let (mut pause, mut told) = (RETRY, Instant::now());

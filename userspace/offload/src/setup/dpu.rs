@@ -169,7 +169,8 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
         let mut command: Vec<OsString> = vec![programs.join("qtfs-offload").into(), "run".into()];
         let control = config.below_root(Path::new(qtfs_control::DIRECTORY));
         command.extend(["--root".into(), config.root.clone().into_os_string()]);
-        command.extend(["--control".into(), control.into_os_string(), "--".into()]);
+        command.extend(["--control".into(), control.into_os_string()]);
+        command.extend(["--end-when-lost".into(), "--".into()]);
         command.extend(words.iter().map(OsString::from));
         command.extend(more.iter().map(OsString::from));
         command

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A program that is started again whenever it ends is ended when something of HOST is lost that it
+//! would take for gone: a connection ([`qtfs_control::guard`]), or all, with HOST's power.
+
+use super::host::Host;
+use super::process::Started;
+use crate::failure::Failure;
+use nix::sys::signal::kill;
+use nix::sys::signal::Signal;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::recvmsg;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::ControlMessageOwned;
+use nix::sys::socket::MsgFlags;
+use nix::sys::socket::UnixAddr;
+use nix::unistd::Pid;
+use qtfs_control::guard;
+use std::io;
+use std::io::IoSliceMut;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+/// Guards the program's connections and waits until HOST is there, which the program could take for
+/// gone too.
+pub(super) fn begin(started: &Started, host: &Arc<Host>) -> Result<(), Failure> {
+    let failed = Failure::system("guarding the program's connections");
+    // CAST: process ids are positive.
+    let path = guard::path(started.init.as_raw() as u32).map_err(&failed)?;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(guard::DIRECTORY).map_err(&failed)?;
+    // Left by one whose pid namespace had this number before.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).map_err(&failed)?;
+    let program = started.program;
+    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+        let thread = std::thread::Builder::new().name(name.into());
+        thread.spawn(body).map_err(&failed)
+    };
+    spawn(
+        "offload/guard",
+        Box::new(move || accept(&listener, program)),
+    )?;
+    let (host, boot) = (Arc::clone(host), host.boot());
+    let watch = move || {
+        let new = host.other_boot(&boot);
+        tracing::warn!("HOST was booted anew ({new}): the program is ended, to be started again");
+        end(program);
+    };
+    spawn("offload/boot", Box::new(watch))?;
+    Ok(())
+}
+
+/// Takes away what [`begin`] has left.
+pub(super) fn finish(started: &Started) {
+    // CAST: process ids are positive.
+    if let Ok(path) = guard::path(started.init.as_raw() as u32) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn end(program: Pid) {
+    // It may have ended by itself.
+    let _ = kill(program, Signal::SIGKILL);
+}
+
+fn accept(listener: &UnixListener, program: Pid) {
+    for stream in listener.incoming() {
+        let served = stream.and_then(|stream| {
+            let thread = std::thread::Builder::new().name("offload/held".into());
+            thread.spawn(move || hold(stream, program))
+        });
+        if let Err(error) = served {
+            tracing::error!("a connection of the program is not guarded: {error}");
+        }
+    }
+}
+
+/// Holds one connection until it ends in order, or the program with it.
+fn hold(mut stream: UnixStream, program: Pid) {
+    let held = match receive(&stream) {
+        Ok(held) => held,
+        Err(error) => {
+            tracing::error!("a connection of the program is not guarded: {error}");
+            return;
+        }
+    };
+    let mut word = [0];
+    if matches!(stream.read(&mut word), Ok(1)) && word == [guard::DONE] {
+        return;
+    }
+    tracing::warn!("a connection to HOST is lost: the program is ended, to be started again");
+    end(program);
+    // The last of it is closed with this process, when nobody is there to see it.
+    std::mem::forget(held);
+}
+
+fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
+    if getsockopt(stream, PeerCredentials)?.uid() != 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let mut word = [0];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let mut slices = [IoSliceMut::new(&mut word)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let fd = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    fd.map(super::sys::received)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

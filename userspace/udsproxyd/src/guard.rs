@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Programs whose supervisor guards their connections: see [`qtfs_control::guard`].
+
+use crate::passing::ByDevice;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sendmsg;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::ControlMessage;
+use nix::sys::socket::MsgFlags;
+use nix::sys::socket::UnixAddr;
+use qtfs_control::guard;
+use qtfs_relay::channel::Channel;
+use qtfs_relay::rights::Boxed;
+use qtfs_relay::rights::OwnedRight;
+use qtfs_relay::rights::Passing;
+use std::io;
+use std::io::IoSlice;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// How long the supervisor may take to end the program.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What passes descriptors of one connection, and has its program ended when it is lost.
+pub struct Guarded {
+    passing: Arc<ByDevice>,
+    /// The supervisor, if there is one and it was not told yet.
+    guard: Mutex<Option<UnixStream>>,
+}
+
+/// Has the supervisor of a process guard a connection of it.
+fn guard_of(pid: u32, socket: &OwnedFd) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(guard::path(pid)?)?;
+    if getsockopt(&stream, PeerCredentials)?.uid() != 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let fds = [socket.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let slices = [IoSlice::new(&[guard::HELD])];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<UnixAddr>(stream.as_fd().as_raw_fd(), &slices, &rights, flags, None)?;
+    Ok(stream)
+}
+
+impl Guarded {
+    /// For a connection of a process.
+    pub fn new(passing: Arc<ByDevice>, pid: u32, socket: &OwnedFd) -> Arc<Self> {
+        // Few programs have a supervisor that guards.
+        let guard = guard_of(pid, socket).ok();
+        Arc::new(Self {
+            passing,
+            guard: Mutex::new(guard),
+        })
+    }
+
+    fn take(&self) -> Option<UnixStream> {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.take()
+    }
+
+    /// The connection has ended; in order, unless it was lost.
+    pub fn done(&self) {
+        if let Some(mut guard) = self.take() {
+            // A supervisor that is gone has nothing to guard any more.
+            let _ = io::Write::write_all(&mut guard, &[guard::DONE]);
+        }
+    }
+}
+
+/// Tells a supervisor that a connection is lost, and waits until the program is ended.
+fn tell_lost(mut guard: UnixStream) -> io::Result<()> {
+    guard.set_read_timeout(Some(PATIENCE))?;
+    io::Write::write_all(&mut guard, &[guard::LOST])?;
+    io::Read::read(&mut guard, &mut [0]).map(drop)
+}
+
+impl Passing for Guarded {
+    fn describe(
+        self: Arc<Self>,
+        channel: &Channel,
+        fd: OwnedFd,
+    ) -> Boxed<'_, io::Result<OwnedRight>> {
+        Box::pin(Arc::clone(&self.passing).describe_soon(channel, fd))
+    }
+
+    fn realize(
+        self: Arc<Self>,
+        channel: &Channel,
+        right: OwnedRight,
+    ) -> Boxed<'_, io::Result<OwnedFd>> {
+        Box::pin(Arc::clone(&self.passing).realize_soon(channel, right))
+    }
+
+    fn lost(&self) -> Boxed<'_, ()> {
+        let guard = self.take();
+        Box::pin(async move {
+            let Some(guard) = guard else { return };
+            let told = tokio::task::spawn_blocking(move || tell_lost(guard)).await;
+            if let Ok(Err(error)) = told {
+                tracing::warn!(
+                    "a supervisor does not end its program, which loses a connection: {error}"
+                );
+            }
+        })
+    }
+}
