@@ -6,21 +6,15 @@ use nix::fcntl::OFlag;
 use nix::fcntl::OpenHow;
 use nix::fcntl::ResolveFlag;
 use nix::fcntl::AT_FDCWD;
-use nix::libc;
 use nix::sys::stat::fstat;
 use nix::sys::stat::SFlag;
-use nix::sys::statfs::fstatfs;
-use nix::sys::statfs::FsType;
 use qtfs_control::mountinfo;
 use qtfs_control::mountinfo::Mount;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
-
-/// What `statfs(2)` says of qtfs.
-// CAST: C's type for it differs between libraries.
-const QTFS: FsType = FsType(qtfs_proto::MAGIC as libc::__fsword_t);
 
 /// Where a file of HOST is here; the innermost directory that is mounted wins.
 pub fn find(mounts: &[Mount], path: &Path) -> Option<PathBuf> {
@@ -42,12 +36,23 @@ pub fn pin(path: &Path) -> io::Result<OwnedFd> {
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     let fd = nix::fcntl::openat2(AT_FDCWD, path, how)?;
     let kind = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
-    let system = fstatfs(&fd)?.filesystem_type();
-    if kind != SFlag::S_IFREG && kind != SFlag::S_IFDIR || system != QTFS {
+    if kind != SFlag::S_IFREG && kind != SFlag::S_IFDIR || !is_of_host(&fd)? {
         let what = "is neither a file nor a directory of HOST any more";
         return Err(io::Error::other(format!("{} {what}", path.display())));
     }
     Ok(fd)
+}
+
+/// Whether a file was opened by a mount of qtfs (`proc_pid_fdinfo(5)`; statfs(2) tells HOST's types).
+fn is_of_host(fd: &OwnedFd) -> io::Result<bool> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let id: Option<u64> = id.and_then(|id| id.trim().parse().ok());
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = mountinfo::parse(&table);
+    Ok(mounts
+        .iter()
+        .any(|mount| Some(mount.id) == id && mount.is_qtfs()))
 }
 
 /// Where a file of HOST is here, by the mounts of now.
