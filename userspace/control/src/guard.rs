@@ -26,13 +26,14 @@ pub const LOST: u8 = b'!';
 
 /// Where the supervisor of a process listens, if it has one: it is known by its pid namespace.
 pub fn path(pid: u32) -> io::Result<PathBuf> {
-    let link = std::fs::read_link(format!("/proc/{pid}/ns/pid"))?;
-    let name: String = link
-        .to_string_lossy()
-        .chars()
-        .filter(char::is_ascii_digit)
-        .collect();
-    Ok(Path::new(DIRECTORY).join(name))
+    Ok(path_of(&std::fs::read_link(format!("/proc/{pid}/ns/pid"))?))
+}
+
+/// The same for processes of a pid namespace, by what `/proc/PID/ns/pid` says.
+pub fn path_of(namespace: &Path) -> PathBuf {
+    let name = namespace.to_string_lossy();
+    let number: String = name.chars().filter(char::is_ascii_digit).collect();
+    Path::new(DIRECTORY).join(number)
 }
 
 #[cfg(test)]

@@ -58,13 +58,14 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         .name("offload/calls".into())
         .spawn(move || supervisor.serve())
         .map_err(Failure::system("starting a thread"))?;
-    if options.end_when_lost {
-        guard::begin(&started, &host)?;
-    }
+    let guard = match options.end_when_lost {
+        true => Some(guard::begin(&started, &host)?),
+        false => None,
+    };
     started.release()?;
     let ended = process::wait(&started);
-    if options.end_when_lost {
-        guard::finish(&started);
+    if let Some(path) = guard {
+        let _ = std::fs::remove_file(path);
     }
     ended
 }

@@ -24,14 +24,22 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Where to listen, by the supervisor's own procfs: `/proc` is the program's.
+fn path(started: &Started) -> io::Result<PathBuf> {
+    let name = format!("{}/ns/pid", started.init);
+    let namespace = nix::fcntl::readlinkat(&started.procfs, name.as_str())?;
+    Ok(guard::path_of(Path::new(&namespace)))
+}
+
 /// Guards the program's connections and waits until HOST is there, which the program could take for
-/// gone too.
-pub(super) fn begin(started: &Started, host: &Arc<Host>) -> Result<(), Failure> {
+/// gone too. Returns what is to be removed after the program's end.
+pub(super) fn begin(started: &Started, host: &Arc<Host>) -> Result<PathBuf, Failure> {
     let failed = Failure::system("guarding the program's connections");
-    // CAST: process ids are positive.
-    let path = guard::path(started.init.as_raw() as u32).map_err(&failed)?;
+    let path = path(started).map_err(&failed)?;
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(guard::DIRECTORY).map_err(&failed)?;
@@ -54,15 +62,7 @@ pub(super) fn begin(started: &Started, host: &Arc<Host>) -> Result<(), Failure> 
         end(program);
     };
     spawn("offload/boot", Box::new(watch))?;
-    Ok(())
-}
-
-/// Takes away what [`begin`] has left.
-pub(super) fn finish(started: &Started) {
-    // CAST: process ids are positive.
-    if let Ok(path) = guard::path(started.init.as_raw() as u32) {
-        let _ = std::fs::remove_file(path);
-    }
+    Ok(path)
 }
 
 fn end(program: Pid) {
