@@ -303,9 +303,7 @@ pub(crate) fn atomic_open(
             })
         })?;
         if let Ok(found) = reply.decode::<Lookup<'_>>() {
-            let (attr, incarnation) = (found.attr, reply.asked.incarnation);
-            let session = &mount.session;
-            session.forget(&attr, incarnation);
+            mount.session.forget(&found.attr, reply.asked.incarnation);
         }
     }
     let stream = !dir.node().is_of(FsClass::Regular);

@@ -149,8 +149,7 @@ pub(crate) fn revalidate(
         other => other?,
     };
     if !node::is_of(child, &attr, asked.incarnation) || is_mount_root(&attr) != mounted {
-        let session = &dir.mount().session;
-        session.forget(&attr, asked.incarnation);
+        dir.mount().session.forget(&attr, asked.incarnation);
         return Ok(false);
     }
     node::apply(child, &attr, asked);

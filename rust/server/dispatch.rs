@@ -32,10 +32,7 @@ use crate::{
     caller::Caller,
     file::OpenFile,
     job::Job,
-    node::{
-        Node,
-        Nodes, //
-    },
+    node::Node,
     op,
     parking::Parking,
     policy::Policy,
@@ -199,21 +196,21 @@ impl Context<'_> {
 
     /// Attributes of a node whose object is at `path`, for a reply that makes the client know it.
     pub(crate) fn attr_of(&self, node: &Arc<Node>, path: &Path) -> Result<Attr> {
-        self.attributes(node, path, |nodes| nodes.hand_out(node))
+        let mut attr = self.attributes(node, path)?;
+        attr.stamp = self.session.nodes.hand_out(node)?;
+        Ok(attr)
     }
 
     /// The same for a reply to a request that named the node itself. It may be given up without
     /// anybody having read it, and must not make a later FORGET look out of date.
     fn attr_of_known(&self, node: &Arc<Node>, path: &Path) -> Result<Attr> {
-        self.attributes(node, path, |nodes| nodes.stamp(node))
+        let mut attr = self.attributes(node, path)?;
+        attr.stamp = self.session.nodes.stamp(node)?;
+        Ok(attr)
     }
 
-    fn attributes(
-        &self,
-        node: &Arc<Node>,
-        path: &Path,
-        stamp: impl FnOnce(&Nodes) -> Result<u64>,
-    ) -> Result<Attr> {
+    /// The same without a stamp.
+    fn attributes(&self, node: &Arc<Node>, path: &Path) -> Result<Attr> {
         let moment = node.version.moment();
         let stat = Stat::of(path)?;
         let class = op::class::of(path.magic());
@@ -240,7 +237,7 @@ impl Context<'_> {
         };
         Ok(Attr {
             node: node.id,
-            stamp: stamp(&self.session.nodes)?,
+            stamp: 0,
             ino: stat.ino(),
             generation: identity.generation(),
             flags,

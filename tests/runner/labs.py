@@ -22,9 +22,8 @@ LONG = ("offload", "proc_walk", "fsx", "programs", "proc_tools", "sockets", "app
 class Work:
     """What is left to do, for all labs."""
 
-    def __init__(self, with_lab, files, options, report, deadline):
+    def __init__(self, with_lab, files, options, deadline):
         self.options = options
-        self.report = report
         self.deadline = deadline
         self.stop = threading.Event()
         # The first one makes the machines' image.
@@ -88,7 +87,7 @@ def run_in(lab, work, report, done):
 
 def run(with_lab, files, options, report, deadline):
     """Everything."""
-    work = Work(with_lab, files, options, report, deadline)
+    work = Work(with_lab, files, options, deadline)
     if options.jobs == 1:
         lab = machines.Lab(options.lab or f"check-{os.getpid()}")
         run_in(lab, work, report, lambda: None)

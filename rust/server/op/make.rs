@@ -52,7 +52,6 @@ fn made(ctx: &Context<'_>, dir: &Found<'_>, name: Name<'_>, path: Path) -> Resul
 /// Makes a directory.
 pub(crate) fn mkdir(ctx: &mut Context<'_>, r: &Mkdir<'_>) -> Result<Reply> {
     let dir = ctx.dir(r.dir)?;
-    dir.writable()?;
     names::writable(ctx, &dir, r.name)?;
     let mode = new_mode(&dir.path, r.mode, r.umask);
     let path = make::directory(&dir.path, &local::Name::new(r.name.bytes())?, mode)?;
@@ -69,7 +68,6 @@ pub(crate) fn mknod(ctx: &mut Context<'_>, r: &Mknod<'_>) -> Result<Reply> {
         _ => return Err(invalid("a node of this type cannot be made")),
     };
     let dir = ctx.dir(r.dir)?;
-    dir.writable()?;
     names::writable(ctx, &dir, r.name)?;
     // CAST: Type bits fit.
     let mode = new_mode(&dir.path, r.mode, r.umask) | kind as u16;
@@ -82,7 +80,6 @@ pub(crate) fn mknod(ctx: &mut Context<'_>, r: &Mknod<'_>) -> Result<Reply> {
 /// Makes a symlink.
 pub(crate) fn symlink(ctx: &mut Context<'_>, r: &Symlink<'_>) -> Result<Reply> {
     let dir = ctx.dir(r.dir)?;
-    dir.writable()?;
     names::may_come(ctx, &dir, r.name)?;
     if r.text.bytes().is_empty() {
         return Err(ENOENT.into());
@@ -100,7 +97,6 @@ pub(crate) fn link(ctx: &mut Context<'_>, r: &Link<'_>) -> Result<Reply> {
     let dir = ctx.dir(r.dir)?;
     // What may only be read must not become writable by another name.
     found.writable()?;
-    dir.writable()?;
     names::may_come(ctx, &dir, r.name)?;
     let name = local::Name::new(r.name.bytes())?;
     ctx.change_found(&found, |_| Ok(make::link(&found.path, &dir.path, &name)?))?;

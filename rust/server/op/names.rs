@@ -18,13 +18,16 @@ use crate::{
     },
 };
 
-/// Fails when the policy has a rule of its own for a name in a directory by which it may only be
-/// read: an exported directory that was not there when the policy was made, or is in the way.
-pub(super) fn writable(ctx: &Context<'_>, dir: &Found<'_>, name: Name<'_>) -> Result {
-    if ctx.rule(&join(&dir.text, name.bytes())?)?.read_only {
+/// Fails when a directory may only be read, or the policy has a rule of its own for a name in it that
+/// says so: an exported directory that was not there when the policy was made, or is in the way.
+/// Returns the path of the name.
+pub(super) fn writable(ctx: &Context<'_>, dir: &Found<'_>, name: Name<'_>) -> Result<KVVec<u8>> {
+    dir.writable()?;
+    let text = join(&dir.text, name.bytes())?;
+    if ctx.rule(&text)?.read_only {
         return Err(EROFS.into());
     }
-    Ok(())
+    Ok(text)
 }
 
 /// Fails when moving an object would take it, or something below it, out of reach of the rule that
@@ -52,6 +55,5 @@ fn must_stay(ctx: &Context<'_>, text: &[u8]) -> Result {
 /// Fails when an object that exists already, or a link to another, may not come to be at a name:
 /// the policy has a rule of its own there, which is about what is there or is to be.
 pub(super) fn may_come(ctx: &Context<'_>, dir: &Found<'_>, name: Name<'_>) -> Result {
-    writable(ctx, dir, name)?;
-    must_stay(ctx, &join(&dir.text, name.bytes())?)
+    must_stay(ctx, &writable(ctx, dir, name)?)
 }

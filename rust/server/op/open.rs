@@ -257,7 +257,6 @@ fn executable(ctx: &Context<'_>, path: &local::Path, how: How) -> Result<File> {
 /// Makes and opens a file.
 fn create<'r>(ctx: &mut Context<'_>, r: &Open<'r>, dir: &Found<'_>) -> Result<Outcome<'r>> {
     let name = r.target.name.name().ok_or(EINVAL)?;
-    dir.writable()?;
     names::writable(ctx, dir, name)?;
     let mode = new_mode(&dir.path, r.mode, r.umask);
     let file = File::create(&dir.path, &local::Name::new(name.bytes())?, how(r), mode)?;
@@ -295,33 +294,24 @@ fn opened(
     file: File,
     end: OtherEnd,
 ) -> Result<Reply> {
-    let id = node.id;
-    let result = add(ctx, r, node, found, file, end);
-    // A node that the client does not get to know of must not stay.
-    result.inspect_err(|_| ctx.session.nodes.trim(id))
-}
-
-fn add(
-    ctx: &mut Context<'_>,
-    r: &Open<'_>,
-    node: Arc<Node>,
-    found: &Found<'_>,
-    file: File,
-    end: OtherEnd,
-) -> Result<Reply> {
     let created = file.was_created() || r.flags.has(OpenFlags::TMPFILE);
-    let mut text = KVVec::with_capacity(found.text.len(), GFP_KERNEL)?;
-    text.extend_from_slice(&found.text, GFP_KERNEL)?;
-    let open = OpenFile::new(
-        ctx.session,
-        node.clone(),
-        file,
-        end,
-        text,
-        found.rule,
-        &ctx.policy,
-    )?;
-    let id = ctx.session.files.insert(&open)?;
+    let inserted = (|| -> Result<_> {
+        let mut text = KVVec::with_capacity(found.text.len(), GFP_KERNEL)?;
+        text.extend_from_slice(&found.text, GFP_KERNEL)?;
+        let open = OpenFile::new(
+            ctx.session,
+            node.clone(),
+            file,
+            end,
+            text,
+            found.rule,
+            &ctx.policy,
+        )?;
+        let id = ctx.session.files.insert(&open)?;
+        Ok((open, id))
+    })();
+    // A node that the client does not get to know of must not stay.
+    let (open, id) = inserted.inspect_err(|_| ctx.session.nodes.trim(node.id))?;
     let result = ctx
         .session
         .nodes

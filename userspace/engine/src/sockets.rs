@@ -259,9 +259,8 @@ impl Host {
             Err(error) => return opened(&channel, Err(error), SocketType::Stream).await,
         };
         opened(&channel, Ok(()), kind).await?;
-        let local = Kind::from(kind);
         // HOST's program sees who connected; data does not say it once more.
-        let local = Local::new(socket, local, &who)?;
+        let local = Local::new(socket, Kind::from(kind), &who)?;
         self.relay(local, channel, session).await;
         Ok(())
     }
@@ -305,9 +304,8 @@ impl Host {
                 }
             };
             let who = Identity::of_peer(&socket)?;
-            let local = Kind::from(kind);
             let token = qtfs_relay::token()?;
-            let local = Local::new(socket, local, &Identity::default())?;
+            let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
             offered.add((session, token));
             self.offer((session, token), Offered::Local(local));
             let mut groups = Vec::new();

@@ -22,6 +22,8 @@ mod process;
 pub(crate) mod sys;
 mod view;
 
+pub(crate) use process::FIRST_PID;
+
 use crate::failure::Failure;
 use calls::Supervisor;
 use std::ffi::OsString;

@@ -198,23 +198,21 @@ impl<P: Passing> Connection<P> {
                 MAX_MESSAGE - MAX_PAYLOAD - 64
             };
             let mut buf = vec![0; space];
-            let fits = |rights: &[OwnedRight], buf: &mut [u8]| {
-                Rights::pack(rights.iter().map(OwnedRight::message), buf).is_ok()
-            };
-            while !fits(&rights, &mut buf) {
+            let packed = loop {
+                if let Ok(packed) = Rights::pack(rights.iter().map(OwnedRight::message), &mut buf) {
+                    break packed;
+                }
                 // Those with the longest paths are missed by the program that they were for.
-                let Some(long) = rights.iter_mut().max_by_key(|right| right.path.len()) else {
-                    break;
-                };
+                let long = rights.iter_mut().max_by_key(|right| right.path.len());
+                let long = long.filter(|long| long.passed != Passed::Lost);
+                let long = long.ok_or_else(|| broken("descriptors"))?;
                 tracing::warn!(
                     "a descriptor that a program has passed does not arrive: with the others of the \
                      message its path is too long: {}",
                     String::from_utf8_lossy(&long.path)
                 );
                 *long = OwnedRight::relayed(Passed::Lost, 0);
-            }
-            let packed = Rights::pack(rights.iter().map(OwnedRight::message), &mut buf);
-            let packed = packed.map_err(|_| broken("descriptors"))?;
+            };
             self.state().credit -= cost(piece.len());
             self.channel
                 .send(&Message::Data {

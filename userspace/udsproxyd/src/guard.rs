@@ -87,7 +87,7 @@ impl Passing for Guarded {
         channel: &Channel,
         fd: OwnedFd,
     ) -> Boxed<'_, io::Result<OwnedRight>> {
-        Box::pin(Arc::clone(&self.passing).describe_soon(channel, fd))
+        Arc::clone(&self.passing).describe(channel, fd)
     }
 
     fn realize(
@@ -95,7 +95,7 @@ impl Passing for Guarded {
         channel: &Channel,
         right: OwnedRight,
     ) -> Boxed<'_, io::Result<OwnedFd>> {
-        Box::pin(Arc::clone(&self.passing).realize_soon(channel, right))
+        Arc::clone(&self.passing).realize(channel, right)
     }
 
     fn lost(&self) -> Boxed<'_, ()> {

@@ -68,7 +68,7 @@ fn spawn_relay(local: Local, channel: Channel, passing: Arc<ByDevice>) {
 }
 
 impl ByDevice {
-    pub(crate) async fn describe_soon(
+    async fn describe_soon(
         self: Arc<Self>,
         channel: &Channel,
         fd: OwnedFd,
@@ -105,7 +105,7 @@ impl ByDevice {
         Ok(OwnedRight::relayed(passed, token))
     }
 
-    pub(crate) async fn realize_soon(
+    async fn realize_soon(
         self: Arc<Self>,
         channel: &Channel,
         right: OwnedRight,

@@ -189,9 +189,8 @@ fn answer(rules: &Rules, request: &Request) -> Reply {
         Ok(()) => Reply::default(),
         Err(Refusal { errno, why }) => Reply {
             errno: errno as i32,
-            mount: 0,
-            boot: None,
             why,
+            ..Reply::default()
         },
     }
 }

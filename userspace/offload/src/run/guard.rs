@@ -4,22 +4,17 @@
 //! would take for gone: a connection ([`qtfs_control::guard`]), or all, with HOST's power.
 
 use super::host::Host;
+use super::process::receive_with_fd;
 use super::process::Started;
 use crate::failure::Failure;
 use nix::sys::signal::kill;
 use nix::sys::signal::Signal;
 use nix::sys::socket::getsockopt;
-use nix::sys::socket::recvmsg;
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::sys::socket::ControlMessageOwned;
-use nix::sys::socket::MsgFlags;
-use nix::sys::socket::UnixAddr;
 use nix::unistd::Pid;
 use qtfs_control::guard;
 use std::io;
-use std::io::IoSliceMut;
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
@@ -105,15 +100,6 @@ fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
     if getsockopt(stream, PeerCredentials)?.uid() != 0 {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    let mut word = [0];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let mut slices = [IoSliceMut::new(&mut word)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let received = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
-    let fd = received.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-        _ => None,
-    });
-    fd.map(super::sys::received)
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let (_, fd) = receive_with_fd(stream, &mut [0])?;
+    fd.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

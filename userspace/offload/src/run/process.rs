@@ -44,7 +44,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// The least pid of a program; those of HOST are less.
-pub(super) const FIRST_PID: i32 = 3_000_000;
+pub(crate) const FIRST_PID: i32 = 3_000_000;
 /// Where the numbers begin, from [`FIRST_PID`] on: a pid file of the last run names nobody of this one.
 const SPREAD: u32 = 500_000;
 /// The kernel's own limit of pids, `PID_MAX_LIMIT`.
@@ -141,29 +141,29 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     })
 }
 
+/// Receives a message, and the descriptor that comes with it, if one does.
+pub(super) fn receive_with_fd(
+    from: &impl AsFd,
+    text: &mut [u8],
+) -> nix::Result<(usize, Option<OwnedFd>)> {
+    let from = from.as_fd().as_raw_fd();
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let mut slices = [IoSliceMut::new(text)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let received =
+        nix::sys::socket::recvmsg::<UnixAddr>(from, &mut slices, Some(&mut space), flags)?;
+    let fd = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    Ok((received.bytes, fd.map(sys::received)))
+}
+
 /// Receives the listener, and finds out who the program is.
 fn receive(from: &OwnedFd, procfs: &File, init: Pid) -> Result<(OwnedFd, Pid), Failure> {
     let mut text = [0u8; 256];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let (len, listener) = {
-        let mut slices = [IoSliceMut::new(&mut text)];
-        let received = nix::sys::socket::recvmsg::<UnixAddr>(
-            from.as_raw_fd(),
-            &mut slices,
-            Some(&mut space),
-            flags,
-        )
-        .map_err(Failure::errno("starting the program"))?;
-        let fds = received
-            .cmsgs()
-            .map_err(Failure::errno("starting the program"))?;
-        let fd = fds.into_iter().find_map(|message| match message {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        (received.bytes, fd.map(sys::received))
-    };
+    let (len, listener) =
+        receive_with_fd(from, &mut text).map_err(Failure::errno("starting the program"))?;
     let Some(listener) = listener else {
         let text = String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned();
         let gone = "its process has ended".to_owned();

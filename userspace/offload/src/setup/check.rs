@@ -58,6 +58,15 @@ impl Findings {
         );
     }
 
+    /// HOST is to have no pids that programs of the DPU have.
+    fn pids(&mut self, most: u64, place: &str) {
+        let remedy = format!(
+            "{place}sysctl kernel.pid_max={}, so that pids of the two machines differ",
+            machine::PIDS
+        );
+        self.look("pids of HOST", most <= machine::PIDS, remedy);
+    }
+
     fn look(&mut self, what: impl Into<String>, right: bool, remedy: impl Into<String>) {
         self.add(what, right, remedy, false);
     }
@@ -224,11 +233,7 @@ pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
     }
     if side == Side::Host {
         found.no_daemons(&daemons());
-        let remedy = format!(
-            "sysctl kernel.pid_max={}, so that pids of the two machines differ",
-            machine::PIDS
-        );
-        found.look("pids of HOST", machine::pid_max() <= machine::PIDS, remedy);
+        found.pids(machine::pid_max(), "");
     }
     found.0
 }
@@ -294,11 +299,7 @@ pub(super) fn of_host(config: &Config) -> Vec<Finding> {
         facts.missing.join(" ")
     );
     found.look("HOST's directories", facts.missing.is_empty(), remedy);
-    let remedy = format!(
-        "on HOST: sysctl kernel.pid_max={}, so that pids of the two machines differ",
-        machine::PIDS
-    );
-    found.look("pids of HOST", facts.pid_max <= machine::PIDS, remedy);
+    found.pids(facts.pid_max, "on HOST: ");
     found.no_daemons(&facts.daemons);
     found.0
 }

@@ -4,6 +4,7 @@
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::run::FIRST_PID;
 use qtfs_control::mountinfo;
 use std::net::IpAddr;
 use std::path::Path;
@@ -132,7 +133,8 @@ pub(super) fn version(program: &str, option: &str) -> Option<String> {
 }
 
 /// Pids of HOST are less than this, and those of programs that are offloaded are not.
-pub(super) const PIDS: u64 = 3_000_000;
+// CAST: it is positive.
+pub(super) const PIDS: u64 = FIRST_PID as u64;
 const PID_MAX: &str = "/proc/sys/kernel/pid_max";
 
 /// What all pids of this machine are less than.
