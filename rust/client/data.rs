@@ -537,10 +537,15 @@ pub(crate) fn read_now(
     Ok(len)
 }
 
-pub(crate) fn write_pages(inode: &Inode<Qtfs>, pos: u64, pages: Pages, done: WriteDone) {
+pub(crate) fn write_pages(
+    inode: &Inode<Qtfs>,
+    pos: u64,
+    pages: Pages,
+    last: bool,
+    done: WriteDone,
+) {
     let session = &inode.mount().session;
-    let any = inode.node().any_open(OpenFlags::WRITE, session);
-    let open = any.ok_or(EBADF);
+    let open = inode.node().writer(last, session).ok_or(EBADF);
     let pages = Arc::new(pages, GFP_KERNEL).map_err(Error::from);
     match (open, pages) {
         (Ok(open), Ok(pages)) => {
@@ -578,7 +583,7 @@ pub(crate) fn write_back(session: &Arc<Session>, writeback: Writeback) {
         Ok(Write {
             file,
             offset: writeback.pos,
-            flags: WriteFlags::WRITEBACK,
+            flags: WriteFlags::WRITEBACK.with_if(writeback.open.leaves(), WriteFlags::CLOSE),
         })
     })();
     match prepared {

@@ -405,13 +405,17 @@ pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
         if data::write_out(inode).is_err() {
             // The program is being killed, or HOST is away. What it wrote still goes there by
             // this file, which is closed once nothing is left.
-            open.linger();
-            close_lingering(inode);
+            if open.leaves() {
+                open.close(inode.mount());
+            } else {
+                open.linger();
+                close_lingering(inode);
+            }
             return;
         }
     }
     inode.node().closed(open);
-    if open.is_fifo {
+    if open.is_fifo || (open.flags.has(OpenFlags::WRITE) && inode.is_regular()) {
         open.close_now(inode.mount());
     } else {
         open.close(inode.mount());
@@ -434,6 +438,10 @@ pub(crate) fn flush(file: &File<Qtfs>) -> Result {
     if !file.writable() || !inode.is_regular() {
         return Ok(());
     }
-    data::write_out(inode)?;
+    if file.is_last() {
+        file.open()?.write_last(|| data::write_out(inode))?;
+    } else {
+        data::write_out(inode)?;
+    }
     inode.take_write_error()
 }

@@ -421,7 +421,7 @@ impl FileSystem for Qtfs {
         data::write_out(inode)
     }
 
-    fn write_pages(inode: &Inode<Self>, pos: u64, pages: Pages, done: WriteDone) {
-        data::write_pages(inode, pos, pages, done);
+    fn write_pages(inode: &Inode<Self>, pos: u64, pages: Pages, last: bool, done: WriteDone) {
+        data::write_pages(inode, pos, pages, last, done);
     }
 }

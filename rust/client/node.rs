@@ -390,11 +390,7 @@ impl Node {
     pub(crate) fn closed(&self, open: &Arc<OpenFile>) {
         let gone = {
             let mut inner = self.inner.lock();
-            let at = inner
-                .opens
-                .iter()
-                .position(|other| Arc::ptr_eq(other, open));
-            let gone = at.and_then(|at| inner.opens.remove(at).ok());
+            let gone = inner.take_open(open);
             if inner.opens.is_empty() {
                 self.ranges_locked.store(false, Ordering::Relaxed);
             }
@@ -449,15 +445,31 @@ impl Node {
         }
     }
 
+    /// An open file to write pages through, `last` those that are dirty.
+    ///
+    /// If that is the last use of the file, it is taken out of the list, and the server closes it
+    /// with the WRITE: see [`OpenFile::leaves`].
+    pub(crate) fn writer(&self, last: bool, session: &Arc<Session>) -> Option<Borrowed> {
+        let gone;
+        let open = {
+            let mut inner = self.inner.lock();
+            let open = find_open(&inner.opens, OpenFlags::WRITE)?;
+            let open = Borrowed::new(open.clone(), session);
+            gone = match last && open.leave() {
+                true => inner.take_open(&open),
+                false => None,
+            };
+            open
+        };
+        drop(gone);
+        Some(open)
+    }
+
     /// An open file that can do what `how` says.
     pub(crate) fn any_open(&self, how: OpenFlags, session: &Arc<Session>) -> Option<Borrowed> {
         let inner = self.inner.lock();
-        let can = |open: &&Arc<OpenFile>| open.flags.has(how);
-        let is_open = |open: &&Arc<OpenFile>| can(open) && !open.lingers();
-        let found = inner.opens.iter().find(is_open);
-        let open = found.or_else(|| inner.opens.iter().find(can))?;
         // Who closes it takes it out of the list before.
-        Some(Borrowed::new(open.clone(), session))
+        find_open(&inner.opens, how).map(|open| Borrowed::new(open.clone(), session))
     }
 
     /// The newest version of the contents that is known, when the page cache has an older one.
@@ -602,6 +614,25 @@ impl Node {
         }
         gone
     }
+}
+
+impl Inner {
+    /// Takes an open file out of the list.
+    fn take_open(&mut self, open: &Arc<OpenFile>) -> Option<Arc<OpenFile>> {
+        let at = self
+            .opens
+            .iter()
+            .position(|other| Arc::ptr_eq(other, open))?;
+        self.opens.remove(at).ok()
+    }
+}
+
+/// An open file that can do what `how` says, if possible one that a program still has.
+fn find_open(opens: &[Arc<OpenFile>], how: OpenFlags) -> Option<&Arc<OpenFile>> {
+    let can = |open: &&Arc<OpenFile>| open.flags.has(how);
+    let is_open = |open: &&Arc<OpenFile>| can(open) && !open.lingers();
+    let found = opens.iter().find(is_open);
+    found.or_else(|| opens.iter().find(can))
 }
 
 /// Whether what the server told in the given incarnation of the session is of the inode.

@@ -294,6 +294,11 @@ impl Session {
         self.changed.notify_all();
     }
 
+    /// Whether a lane is connected at this moment.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.inner.lock().lanes.iter().any(Option::is_some)
+    }
+
     /// Whether [`Session::abort`] was called.
     pub(crate) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Relaxed)

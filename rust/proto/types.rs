@@ -246,6 +246,8 @@ flags! {
         WRITEBACK = 3,
         /// Remove set-id bits and file capabilities.
         KILL_PRIV = 4,
+        /// Close the file, as RELEASE does, when all is written.
+        CLOSE = 5,
     }
 
     /// How READDIR lists.

@@ -84,6 +84,12 @@ bool qtfs_file_is_closing(struct file *file)
 	return !file_count(file);
 }
 
+/* In ->flush(): whether the descriptor that is closed is the last of the file, and nothing maps it. */
+bool qtfs_file_is_last(struct file *file)
+{
+	return file_count(file) == 1;
+}
+
 bool qtfs_d_is_root(const struct dentry *dentry)
 {
 	return IS_ROOT(dentry);

@@ -28,6 +28,7 @@ u32 qtfs_major(dev_t dev);
 u32 qtfs_minor(dev_t dev);
 struct dentry *qtfs_unopened_dentry(const struct file *file);
 bool qtfs_file_is_closing(struct file *file);
+bool qtfs_file_is_last(struct file *file);
 bool qtfs_d_is_root(const struct dentry *dentry);
 void qtfs_hash_name(struct dentry *parent, struct qstr *name, unsigned int len);
 uid_t qtfs_kuid(kuid_t uid);

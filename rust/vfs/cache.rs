@@ -507,7 +507,7 @@ unsafe extern "C" fn writepages<F: FileSystem>(
 }
 
 /// Sends what was collected.
-fn send_write<F: FileSystem>(inode: *mut bindings::inode, batch: &mut Option<Batch>) {
+fn send_write<F: FileSystem>(inode: *mut bindings::inode, batch: &mut Option<Batch>, last: bool) {
     let Some(Batch {
         mut pages,
         parts,
@@ -523,7 +523,7 @@ fn send_write<F: FileSystem>(inode: *mut bindings::inode, batch: &mut Option<Bat
     pages.truncate(valid);
     // SAFETY: The inode stays while its folios are under writeback.
     let inode = unsafe { Inode::<F>::from_raw(inode) };
-    F::write_pages(inode, pos, pages, WriteDone { inode: host, parts });
+    F::write_pages(inode, pos, pages, last, WriteDone { inode: host, parts });
 }
 
 /// # Safety
@@ -547,7 +547,7 @@ unsafe extern "C" fn writeback_range<F: FileSystem>(
             .as_ref()
             .is_some_and(|b| !b.takes(pos, full) || !open_end(b))
         {
-            send_write::<F>((*wpc).inode, batch);
+            send_write::<F>((*wpc).inode, batch, false);
         }
         let offset = bindings::qtfs_offset_in_folio(folio.as_ptr(), i64::try_from(pos)?);
         let batch = batch.get_or_insert_with(|| Batch::new(pos));
@@ -570,8 +570,11 @@ unsafe extern "C" fn writeback_submit<F: FileSystem>(
     error: c_int,
 ) -> c_int {
     // What was collected is under writeback and can be written whatever came after it.
-    // SAFETY: As iomap says.
-    unsafe { send_write::<F>((*wpc).inode, &mut *(*wpc).wb_ctx.cast::<Option<Batch>>()) };
+    // SAFETY: As iomap says, which calls this once, after the last range.
+    unsafe {
+        let batch = &mut *(*wpc).wb_ctx.cast::<Option<Batch>>();
+        send_write::<F>((*wpc).inode, batch, error == 0);
+    }
     error
 }
 

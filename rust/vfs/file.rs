@@ -67,6 +67,13 @@ impl<F: FileSystem> File<F> {
         unsafe { (*self.as_raw()).f_mode & bindings::FMODE_WRITE != 0 }
     }
 
+    /// Whether the descriptor that [`FileSystem::flush`] is called for is the last, and nothing maps
+    /// the file: it is released next.
+    pub fn is_last(&self) -> bool {
+        // SAFETY: The file is alive.
+        unsafe { bindings::qtfs_file_is_last(self.as_raw()) }
+    }
+
     /// Lets the caller open it with `O_DIRECT`.
     pub fn allow_direct(&self) {
         // SAFETY: The file is being opened, so nobody else uses its mode.

@@ -288,8 +288,8 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// caller can be killed.
     fn write_out(inode: &Inode<Self>) -> Result;
     /// Writes pages of the cache; `done` is told when they are on the server. Must not wait for
-    /// that.
-    fn write_pages(inode: &Inode<Self>, pos: u64, pages: Pages, done: WriteDone);
+    /// that. With `last` they are the last that the caller has found dirty.
+    fn write_pages(inode: &Inode<Self>, pos: u64, pages: Pages, last: bool, done: WriteDone);
 }
 
 /// A registered file system; unregistered on drop.

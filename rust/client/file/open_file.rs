@@ -7,6 +7,7 @@ use core::sync::atomic::{
     AtomicBool,
     AtomicU32,
     AtomicU64,
+    AtomicUsize,
     Ordering, //
 };
 use kernel::{
@@ -34,7 +35,10 @@ use qtfs_proto::{
 use qtfs_vfs::{
     flags::kind,
     inode::Inode,
-    task::Moment, //
+    task::{
+        self,
+        Moment, //
+    },
 };
 
 use crate::{
@@ -108,6 +112,12 @@ pub(crate) struct OpenFile {
     lock_lost: AtomicBool,
     /// It is closed, but data that was written through it is not on the server yet.
     lingers: AtomicBool,
+    /// The task that closes its last descriptor, until it has written what is dirty; or 0.
+    closer: AtomicUsize,
+    /// See [`OpenFile::leaves`].
+    leaves: AtomicBool,
+    /// The server has closed it with such a WRITE.
+    left: AtomicBool,
     /// How many [`Borrowed`] there are, and [`CLOSED`].
     uses: AtomicU32,
     /// Taken by whoever opens the file again.
@@ -156,6 +166,9 @@ impl OpenFile {
                 locked: AtomicBool::new(false),
                 lock_lost: AtomicBool::new(false),
                 lingers: AtomicBool::new(false),
+                closer: AtomicUsize::new(0),
+                leaves: AtomicBool::new(false),
+                left: AtomicBool::new(false),
                 uses: AtomicU32::new(0),
                 again <- new_mutex!(()),
                 window <- new_mutex!(Window::default()),
@@ -292,13 +305,54 @@ impl OpenFile {
         self.lingers.load(Ordering::Acquire)
     }
 
-    /// Tells the server to close the file, and waits for a moment until it has: what others see of
-    /// the other end of a FIFO has changed when `close(2)` returns.
+    /// Calls `write`, which writes what is dirty while the current task closes the last descriptor:
+    /// the server may close the file together with it.
+    pub(super) fn write_last<R>(&self, write: impl FnOnce() -> R) -> R {
+        // What a lock protected is not given to others before the lock is.
+        if !self.locked.load(Ordering::Acquire) {
+            self.closer.store(task::current_id(), Ordering::Release);
+        }
+        let result = write();
+        self.closer.store(0, Ordering::Release);
+        result
+    }
+
+    /// What is written now is the last through this file: makes the server close it with that, if
+    /// the current task is in [`OpenFile::write_last`] and nobody else uses the file.
+    pub(crate) fn leave(&self) -> bool {
+        let leaves = self.closer.load(Ordering::Acquire) == task::current_id()
+            && self.uses.load(Ordering::Acquire) == 1;
+        if leaves {
+            self.leaves.store(true, Ordering::Release);
+        }
+        leaves
+    }
+
+    /// The server closes it with a WRITE that is on its way, so that `close(2)` of a file that was
+    /// just written costs no round trip of its own.
+    pub(crate) fn leaves(&self) -> bool {
+        self.leaves.load(Ordering::Acquire)
+    }
+
+    /// The server has closed it.
+    pub(crate) fn has_left(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    /// Tells the server to close the file, and waits for a moment until it has. When `close(2)`
+    /// returns, others see what it changed at the other end of a FIFO, and HOST can execute the
+    /// program that was written, or unmount the file system that it is on.
     pub(super) fn close_now(&self, mount: &Mount) {
         let session = &mount.session;
+        if self.uses.fetch_or(CLOSED, Ordering::AcqRel) != 0 || self.left.load(Ordering::Acquire) {
+            return;
+        }
         let incarnation = self.incarnation.load(Ordering::Acquire);
         let id = FileId(self.id.load(Ordering::Acquire));
         let closed = (|| {
+            if !session.is_connected() {
+                return Err(EHOSTUNREACH);
+            }
             let mut bytes = [0; 8];
             let release = Release {
                 files: List::pack([id], &mut bytes).map_err(|_| EINVAL)?,
@@ -309,7 +363,7 @@ impl OpenFile {
         })();
         if closed.is_err() {
             // Perhaps once more, which does no harm: ids are never used again.
-            self.close(mount);
+            self.release(session);
         }
     }
 
@@ -321,6 +375,9 @@ impl OpenFile {
     }
 
     fn release(&self, session: &Session) {
+        if self.left.load(Ordering::Acquire) {
+            return;
+        }
         let incarnation = self.incarnation.load(Ordering::Acquire);
         let id = FileId(self.id.load(Ordering::Acquire));
         session.releases.close(session, id, incarnation);

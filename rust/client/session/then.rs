@@ -174,6 +174,9 @@ fn written(session: &Arc<Session>, result: Result<Reply>, writeback: Writeback) 
         }
         let inode = writeback.inode()?;
         inode.node().changed(session);
+        if writeback.open.leaves() {
+            writeback.open.has_left();
+        }
         inode
             .node()
             .saw_version(done.attr.version, reply.asked.incarnation);

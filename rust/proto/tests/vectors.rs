@@ -156,7 +156,7 @@ fn flags(lines: &mut Vec<String>) {
             MODE UID GID SIZE ATIME MTIME ATIME_NOW MTIME_NOW KILL_SUID KILL_SGID KILL_PRIV OPEN
         }
         AccessMask { EXEC WRITE READ CHDIR }
-        WriteFlags { APPEND DSYNC SYNC WRITEBACK KILL_PRIV }
+        WriteFlags { APPEND DSYNC SYNC WRITEBACK KILL_PRIV CLOSE }
         ReaddirFlags { PLUS }
         UnlinkFlags { DIRECTORY }
         RenameFlags { NOREPLACE EXCHANGE WHITEOUT }

@@ -6,11 +6,14 @@ use kernel::{
     prelude::*,
     str::BStr, //
 };
-use qtfs_proto::message::{
-    Attach,
-    AttachReply,
-    Release,
-    ReleaseReply, //
+use qtfs_proto::{
+    message::{
+        Attach,
+        AttachReply,
+        Release,
+        ReleaseReply, //
+    },
+    FileId, //
 };
 use qtfs_vfs::local::{
     path::Symlinks,
@@ -99,18 +102,23 @@ pub(crate) fn attach(ctx: &mut Context<'_>, r: &Attach<'_>) -> Result<Reply> {
     })
 }
 
+/// The client does not use a file any more.
+pub(super) fn close(ctx: &Context<'_>, id: FileId) {
+    if let Some(file) = ctx.session.files.remove(id) {
+        file.leave_locks();
+        // Who waits for it hears that it is not open any more.
+        file.released();
+        ctx.session.queue.unpark(file.park_key());
+        ctx.session.nodes.closed(file.node.id, id);
+        // The last reference closes it: here, or where a request still uses it.
+        drop(file);
+    }
+}
+
 /// Closes files and forgets nodes; what is not there any more is no error.
 pub(crate) fn release(ctx: &mut Context<'_>, r: &Release<'_>) -> Result<Reply> {
     for id in r.files.iter() {
-        if let Some(file) = ctx.session.files.remove(id) {
-            file.leave_locks();
-            // Who waits for it hears that it is not open any more.
-            file.released();
-            ctx.session.queue.unpark(file.park_key());
-            ctx.session.nodes.closed(file.node.id, id);
-            // The last reference closes it: here, or where a request still uses it.
-            drop(file);
-        }
+        close(ctx, id);
     }
     for forget in r.nodes.iter() {
         ctx.session.nodes.forget(forget.node, forget.stamp);

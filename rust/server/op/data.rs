@@ -24,6 +24,7 @@ use qtfs_vfs::local::{
     task, //
 };
 
+use super::attach;
 use crate::{
     dispatch::{
         Context,
@@ -136,6 +137,10 @@ pub(crate) fn write(ctx: &mut Context<'_>, r: &Write) -> Result<Reply> {
         write_pages(ctx, &open, r)
     })?;
     let attr = ctx.attr_of_file(&open)?;
+    if r.flags.has(WriteFlags::CLOSE) && written == ctx.job.data.len() {
+        drop(open);
+        attach::close(ctx, r.file);
+    }
     ctx.reply(&WriteReply {
         written: u32::try_from(written)?,
         offset: end.saturating_sub(written as u64),
