@@ -5,10 +5,11 @@ import errno
 import os
 import re
 
+# Reports of KASAN, KCSAN and KFENCE begin with "BUG: "; what they say while a machine boots does not.
 BAD = re.compile(
     r"WARNING: |\bBUG:|kernel BUG at|\bOops\b|general protection fault|Unable to handle kernel|"
     r"blocked for more than \d+ seconds|rcu.*detected (expedited )?stalls|self-detected stall|soft lockup|hard LOCKUP|"
-    r"refcount_t:|list_(add|del) corruption|UBSAN:|KASAN:|KCSAN:|KFENCE:|lockdep|possible recursive locking|"
+    r"refcount_t:|list_(add|del) corruption|UBSAN:|possible recursive locking|"
     r"possible circular locking|inconsistent lock state|suspicious RCU|sleeping function called|scheduling while atomic|"
     r"unreferenced object|panicked at|Kernel panic|Call Trace:|double fault|stack guard page|"
     r"VFS: Busy inodes after unmount|Objects remaining|bad page state|Bad page map|EXT4-fs error|"
