@@ -3,9 +3,11 @@
 
 import os
 import signal
+import subprocess
 from errno import EACCES
 
-from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, host, lab, on_host, process, server, skip, spawn, true
+from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, server, skip, spawn, true
+from qtest.checks import patience
 from qtest.inotify import BITS, Fanotify, Inotify, Told
 
 NEEDS = "qtfs"
@@ -258,3 +260,20 @@ def tool(t):
     true(waits.sleeps(20), "it waits")
     host.files.write(t.there("top/f"))
     eq(waits.result(30).text.split()[1:], ["CREATE", "f"])
+
+
+@case("fsnotify, which Go programs use, sees the host's changes", who=[ROOT], needs=NEEDS, limit=120)
+def go(t):
+    os.mkdir("top")
+    atomic_swap(t.there("top"), 1)
+    with subprocess.Popen([filesystems.build_directory() + "/tools/watch", t.path("top"), "end"], stdout=subprocess.PIPE, text=True) as watch:
+        eq(watch.stdout.readline(), "watches\n")
+        host.files.write(t.there("top/f"), b"data")
+        host.os.chmod(t.there("top/f"), 0o600)
+        atomic_swap(t.there("top"), 2)
+        host.os.rename(t.there("top/f"), t.there("top/g"))
+        host.os.unlink(t.there("top/g"))
+        host.files.write(t.there("top/end"))
+        told = watch.communicate(timeout=patience(60))[0].splitlines()
+    told = [line for line in told if line.split()[-1] in ("f", "g", "..data", "end")]
+    eq(told, ["CREATE f", "WRITE f", "CHMOD f", "CREATE ..data", "RENAME f", "CREATE g", "REMOVE g", "CREATE end"])

@@ -7,7 +7,7 @@ import time
 from errno import ENOENT, ESRCH
 
 from qtest import ROOT, case, counters, eq, eventually, files, host, on_host, process, true, within
-from qtest.kernelfs import PROC, Waits, inside, mount_both, set_up, tear_down  # pylint: disable=unused-import
+from qtest.kernelfs import EXPORTS, PROC, Waits, inside, mount_both, set_up, tear_down  # pylint: disable=unused-import
 
 # The cases mount what they need.
 MANUAL = True

@@ -2,12 +2,10 @@
 """Unix sockets in shared directories: programs of both machines connect to each other's, as if they were on one."""
 
 import array
-import asyncio
 import hashlib
 import os
 import random
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -15,114 +13,16 @@ import threading
 import time
 from errno import EACCES, EADDRINUSE, ECONNREFUSED, ECONNRESET, ENOENT, EPIPE, EPROTOTYPE
 
-from qtest import ROOT, USER, case, counters, eq, eventually, fails, filesystems, host, lab, on_host, process, proxy, run, spawn, true, within
+from qtest import ROOT, USER, case, counters, eq, eventually, fails, filesystems, host, lab, on_host, process, proxy, run, true, within
 from qtest.checks import patience
+from qtest.sides import CROSS, DATAGRAMS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, begin, dial, listening, receive_all, receive_exactly
 
 NEEDS = "qtfs"
-STREAM, RECORDS, DATAGRAMS = socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM
-
-
-# --- Programs on either machine. ---
-
-class Here:
-    """A function in a process of this machine."""
-
-    def __init__(self, function, *arguments, who=None):
-        self.child = spawn(function, *arguments, who=who)
-
-    def alive(self):
-        """Whether it runs."""
-        return self.child.alive()
-
-    def result(self, seconds=60):
-        """Waits for its end."""
-        return self.child.result(seconds)
-
-    def kill(self):
-        """Ends it."""
-        self.child.kill()
-        true(self.child.finished(20), "it can be killed")
-
-
-class There:
-    """The same on the host."""
-
-    def __init__(self, function, *arguments, who=None):
-        self.job = host.background.start(__file__, "as_who", function.__name__, who and who.name, *arguments)
-
-    def alive(self):
-        """Whether it runs."""
-        return host.background.alive(self.job)
-
-    def result(self, seconds=60):
-        """Waits for its end."""
-        deadline = time.monotonic() + patience(seconds)
-        while self.alive() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return host.background.finish(self.job, 1)
-
-    def kill(self):
-        """Ends it."""
-        host.background.stop(self.job)
-
-
-def as_who(name, who, *arguments):
-    """Calls a function of this file as somebody."""
-    for one in (ROOT, USER):
-        if one.name == who:
-            one.become()
-    return globals()[name](*arguments)
-
-
-# Who listens, and who connects.
-SIDES = ((Here, Here), (Here, There), (There, Here), (There, There))
-CROSS = ((Here, There), (There, Here))
-
-
-class Place:
-    """A socket's path, as both machines know it."""
-
-    def __init__(self, t, name="s"):
-        self.paths = {Here: t.path(name), There: t.there(name)}
-
-    def start(self, where, function, *arguments, who=None):
-        """Starts a function on it."""
-        return where(function, self.paths[where], *arguments, who=who)
-
-
-def begin():
-    """What every case needs: the daemon."""
-    proxy.start()
 
 
 def tear_down(_):
     """Others find no daemon."""
     proxy.stop()
-
-
-def listening(path, kind=STREAM, backlog=128, mode=0o777):
-    """A socket that listens."""
-    sock = socket.socket(socket.AF_UNIX, kind)
-    sock.bind(path)
-    os.chmod(path, mode)
-    if kind != DATAGRAMS:
-        sock.listen(backlog)
-    return sock
-
-
-def dial(path, kind=STREAM, seconds=30):
-    """Connects, as soon as somebody listens."""
-    deadline = time.monotonic() + patience(seconds)
-    while True:
-        sock = socket.socket(socket.AF_UNIX, kind)
-        try:
-            sock.connect(path)
-            return sock
-        except OSError as error:
-            sock.close()
-            if error.errno not in (ENOENT, ECONNREFUSED) or time.monotonic() > deadline:
-                raise
-        time.sleep(0.01)
 
 
 def connects(path):
@@ -144,23 +44,6 @@ def refused(path, kind=STREAM):
 def refused_there(path, kind=STREAM):
     """The same on the host."""
     return refused(path, kind)
-
-
-def receive_exactly(sock, size):
-    """So many bytes, or what comes until the end."""
-    pieces = []
-    while size:
-        piece = sock.recv(min(size, 1 << 20))
-        if not piece:
-            break
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
-
-
-def receive_all(sock):
-    """All until the end."""
-    return receive_exactly(sock, 1 << 40)
 
 
 def peer_of(sock):
@@ -192,30 +75,6 @@ def ask(path, seed, size, kind=STREAM):
         sender.join()
     eq(hashlib.sha256(got).hexdigest(), hashlib.sha256(data).hexdigest(), f"{len(got)} of {size} bytes")
     return peer
-
-
-def sockets_of_relays():
-    """How many sockets and other descriptors the daemons of both machines have."""
-    return proxy.descriptors("udsproxyd")[0], host.proxy.descriptors("engine")[0]
-
-
-class Counted:
-    """Nothing is left behind by what is done meanwhile, but for listeners that wait for a while for the next program."""
-
-    def __enter__(self):
-        begin()
-        self.before = sockets_of_relays()
-        return self
-
-    def __exit__(self, kind, value, trace):
-        if kind is None:
-            deadline = time.monotonic() + patience(50)
-            while True:
-                now = sockets_of_relays()
-                if now[0] <= self.before[0] and now[1] <= self.before[1]:
-                    break
-                true(time.monotonic() < deadline, f"descriptors before {self.before}, now {now}")
-                time.sleep(0.2)
 
 
 # --- Data ---
@@ -673,73 +532,6 @@ def rights(t):
 
 # --- Many ---
 
-def echo_many(path, count):
-    """Echoes through so many connections at a time; how many there were at most."""
-    return asyncio.run(echo_many_async(path, count))
-
-
-async def echo_many_async(path, count):
-    """The same."""
-    open_now, most, done = 0, 0, asyncio.Event()
-
-    async def serve(reader, writer):
-        nonlocal open_now, most
-        open_now += 1
-        most = max(most, open_now)
-        while data := await reader.read(1000):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-        open_now -= 1
-        if most == count and open_now == 0:
-            done.set()
-
-    server = await asyncio.start_unix_server(serve, path, backlog=4096)
-    os.chmod(path, 0o777)
-    async with server:
-        await asyncio.wait_for(done.wait(), patience(200))
-    return most
-
-
-def ask_many(path, count):
-    """Opens so many connections, then uses each; the threads that the daemon of this machine had meanwhile."""
-    return asyncio.run(ask_many_async(path, count))
-
-
-async def ask_many_async(path, count):
-    """The same."""
-    dial(path).close()
-    pairs = []
-    for _ in range(count):
-        pairs.append(await asyncio.open_unix_connection(path))
-
-    async def talk(number):
-        reader, writer = pairs[number]
-        for turn in range(2):
-            message = b"%d %d" % (number, turn)
-            writer.write(message)
-            eq(await reader.readexactly(len(message)), message)
-
-    for begin_at in range(0, count, 50):
-        await asyncio.gather(*(talk(number) for number in range(begin_at, min(begin_at + 50, count))))
-    threads = max(proxy.descriptors(name)[1] for name in ("udsproxyd", "engine"))
-    for _, writer in pairs:
-        writer.close()
-    return threads
-
-
-@case("very many connections at once take no thread each", who=[ROOT], needs=NEEDS, limit=240, full=900)
-def many(t):
-    count = t.amount(300, 1000)
-    with Counted():
-        for number, (listener, dialer) in enumerate(CROSS):
-            place = Place(t, f"s{number}")
-            serves = place.start(listener, echo_many, count)
-            threads = place.start(dialer, ask_many, count).result(200)
-            eq(serves.result(180), count)
-            within(threads, 1, 60, "threads")
-
-
 # --- Trouble ---
 
 @case("without the daemon connecting is refused, and the log says what to start", who=[ROOT], needs=NEEDS, loses=True)
@@ -850,60 +642,6 @@ def unmounting(t):
         eq(run(["umount", top], check=False).status != 0, True, "umount fails")
     true(eventually(lambda: run(["umount", top], check=False).status == 0, 10), "it can be unmounted")
     os.rmdir(top)
-
-
-# --- Programs ---
-
-GO = filesystems.build_directory() + "/tools/unixsocket"
-
-
-def go(path, *words):
-    """Go's net package; what it printed."""
-    return run([GO, words[0], path, *words[1:]], patience=60).out
-
-
-@case("net.Listen and net.Dial of Go work between the machines", who=[ROOT], needs=NEEDS, limit=120)
-def golang(t):
-    begin()
-    for number, (listener, dialer) in enumerate(SIDES):
-        # Long names fill the address to its end.
-        place = Place(t, f"s{number}" + "n" * (100 - len(t.path(f"s{number}"))))
-        serves = place.start(listener, go, "serve", "3")
-        place.start(dialer, wait_until_bound).result()
-        for _ in range(3):
-            eq(place.start(dialer, go, "ask", "200000").result(), b"same\n")
-        eq(serves.result(), b"3 connections\n")
-
-
-def wait_until_bound(path):
-    """Waits until a program can connect: until the file is there."""
-    deadline = time.monotonic() + patience(20)
-    while not os.path.exists(path):
-        true(time.monotonic() < deadline, "somebody binds it")
-        time.sleep(0.02)
-    time.sleep(0.2)
-
-
-def socat_echo(path):
-    """socat answers what it gets."""
-    return run(["socat", f"UNIX-LISTEN:{path},unlink-early", "EXEC:cat"], patience=60).status
-
-
-def socat_ask(path):
-    """socat asks; what comes back."""
-    wait_until_bound(path)
-    return run(["socat", "-t", "10", "-", f"UNIX-CONNECT:{path},retry=20,interval=0.2"], stdin=b"to and fro\n", patience=60).out
-
-
-@case("socat works between the machines", who=[ROOT], needs=NEEDS, limit=120)
-def socat(t):
-    begin()
-    true(shutil.which("socat"), "socat is there")
-    for number, (listener, dialer) in enumerate(SIDES):
-        place = Place(t, f"s{number}")
-        serves = place.start(listener, socat_echo)
-        eq(place.start(dialer, socat_ask).result(), b"to and fro\n")
-        eq(serves.result(), 0)
 
 
 @case("a message costs one request; what is idle costs nothing", who=[ROOT], needs=NEEDS)

@@ -22,6 +22,7 @@ from . import kernellog
 from . import process
 from . import registry
 from . import remote
+from . import server
 from . import syscalls
 from .checks import Skip, patience
 from .remote import host, lab
@@ -49,6 +50,8 @@ class Runner:
         # Such a file mounts and unmounts itself.
         self.manual = getattr(module, "MANUAL", False)
         self.keeps_mounts = getattr(module, "KEEPS_MOUNTS", False)
+        # What the host serves for it.
+        self.exports = getattr(module, "EXPORTS", server.EXPORTS)
         chosen = self.chosen()
         print("KTAP version 1")
         print(f"1..{len(chosen)}", flush=True)
@@ -221,7 +224,7 @@ class Runner:
             return
         if self.fs.name == "qtfs":
             try:
-                host.server.start()
+                host.server.start(self.exports)
             except BaseException as error:  # pylint: disable=broad-except
                 self.diagnose("the server could not be started anew:\n" + self.story(error))
 
