@@ -4,6 +4,7 @@
 import fcntl
 import os
 import signal
+import subprocess
 import time
 from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINTR, EINVAL
 from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
@@ -428,8 +429,18 @@ def other_dpu(t):
     fd = opened()
     lock(fd, F_WRLCK, 20, 10)
     script = [f"attach path={t.host_dir} -> root=attr.node", "open target=$root/f flags=READ|WRITE -> f=file",
-              "lock file=$f owner=1 pid=1 kind=write start=0 end=9", "expect EAGAIN lock file=$f owner=1 pid=1 kind=write start=20 end=29"]
-    run([filesystems.program("qtfs-probe"), "--connect", "10.0.0.1:12345", "-q", "run"], stdin="\n".join(script))
+              "lock file=$f owner=1 pid=1 kind=write start=0 end=9", "expect EAGAIN lock file=$f owner=1 pid=1 kind=write start=20 end=29",
+              # Waits for itself, until it is killed.
+              "lock file=$f owner=2 pid=2 kind=write start=0 end=9 flags=WAIT"]
+    command = [filesystems.program("qtfs-probe"), "--connect", "10.0.0.1:12345", "run"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
+        probe.stdin.write("\n".join(script))
+        probe.stdin.close()
+        told = [probe.stdout.readline().split(":")[0] for _ in range(4)]
+        eq(told[:3], ["attach", "open", "lock"])
+        eq(probe.poll(), None, "it waits")
+        eq(child_tries("f", F_WRLCK, 0, 10), False)
+        probe.kill()
     # Its connections are gone, its session stays for a while: it might come back.
     eq(child_tries("f", F_WRLCK, 0, 10), False)
     waiter = spawn(lock, fd, F_WRLCK, 0, 10, True)
