@@ -9,7 +9,7 @@ import time
 from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINTR, EINVAL
 from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 
-from qtest import ROOT, case, counters, eq, eventually, fails, files, filesystems, host, on_host, run, spawn, syscalls, true
+from qtest import ROOT, case, counters, eq, eventually, fails, files, filesystems, host, on_host, spawn, syscalls, true
 from qtest.syscalls import lock, test_lock
 
 BUSY = (EAGAIN, EACCES)
