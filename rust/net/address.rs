@@ -47,6 +47,15 @@ impl Address {
         Err(EINVAL)
     }
 
+    /// Whether both are of the same machine, as far as addresses tell.
+    pub fn is_same_host(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::V4(a, _), Self::V4(b, _)) => a == b,
+            (Self::V6(a, _), Self::V6(b, _)) => a == b,
+            _ => false,
+        }
+    }
+
     /// The port.
     pub const fn port(&self) -> u16 {
         match self {

@@ -136,6 +136,15 @@ impl Socket {
         Address::from_sockaddr(&storage)
     }
 
+    /// The hardware address of the Ethernet interface that the connection goes out by, if any.
+    pub fn hardware_address(&self) -> Option<[u8; 6]> {
+        let mut address = [0; 6];
+        // SAFETY: The socket is alive and connected, so `sk` is set; `address` has room.
+        let found =
+            unsafe { bindings::qtfs_sock_hardware_address(self.0.as_ptr(), address.as_mut_ptr()) };
+        found.then_some(address)
+    }
+
     /// Sends a part of a frame from byte `offset` on, head first, then data; data is sent in
     /// place.
     ///

@@ -162,6 +162,12 @@ messages! {
         lane: u16,
         /// Session to join; all 0 makes a new one.
         session: [u8; 16],
+        /// The machine, so that its sessions of before are ended when it was started anew; all 0 is
+        /// unknown. `qtfs.ko`: the hardware address that it is connected from.
+        machine: [u8; 16],
+        /// Chosen at random when the client was started: sessions of the same machine and address
+        /// with another one have no client any more.
+        instance: u64,
         /// Name of the client, for logs.
         client: Bytes<'a>,
     }

@@ -38,7 +38,10 @@ use crate::{
     refusal::Refusal,
     reply,
     server::Server,
-    session::Session,
+    session::{
+        Origin,
+        Session, //
+    },
     sessions, //
 };
 
@@ -178,11 +181,19 @@ fn join(
     let session = Session::new(
         &server.queue,
         server.sessions.next_number(),
+        Origin {
+            peer: *lane.peer(),
+            machine: hello.machine,
+            instance: hello.instance,
+        },
         hello.client.bytes(),
         max_data,
         hello.slots,
     )?;
     let greeting = greeting(&session)?;
+    server
+        .sessions
+        .end_others_if(|other| session.follows(other));
     server.sessions.insert(&session)?;
     if let Err(e) = session.add_lane(lane, greeting) {
         server.sessions.end(&session);

@@ -14,7 +14,6 @@ use kernel::{
 use qtfs_net::Pages;
 use qtfs_vfs::{
     local::{
-        device,
         file::{
             How,
             ReadHow, //
@@ -23,6 +22,7 @@ use qtfs_vfs::{
         File,
         Path, //
     },
+    random,
     unix::Aliases, //
 };
 
@@ -73,9 +73,9 @@ impl Server {
     /// Without clients, engine and policy.
     pub(crate) fn new() -> Result<Arc<Self>> {
         // Until engine comes and the kernel's own number can be read.
-        let mut random = [0; 8];
-        device::random(&mut random);
-        let boot = u64::from_ne_bytes(random);
+        let mut bytes = [0; 8];
+        random::fill(&mut bytes);
+        let boot = u64::from_ne_bytes(bytes);
         let policy = Arc::new(Policy::empty(), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {

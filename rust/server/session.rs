@@ -16,8 +16,11 @@ use kernel::{
         Mutex, //
     },
 };
-use qtfs_net::Frame;
-use qtfs_vfs::local::device;
+use qtfs_net::{
+    Address,
+    Frame, //
+};
+use qtfs_vfs::random;
 
 use crate::{
     caller::Callers,
@@ -52,6 +55,7 @@ const PARKED_SHARE: usize = 2;
 pub(crate) struct Session {
     /// For logs.
     number: u32,
+    origin: Origin,
     /// What the client says to come back.
     id: [u8; 16],
     /// What the client calls itself.
@@ -81,6 +85,27 @@ pub(crate) struct Session {
     watching: Mutex<Option<Watching>>,
 }
 
+/// Which machine a client runs on, and since when.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    /// From where it connected first.
+    pub(crate) peer: Address,
+    /// As HELLO says; all 0 when it is not known.
+    pub(crate) machine: [u8; 16],
+    /// As HELLO says.
+    pub(crate) instance: u64,
+}
+
+impl Origin {
+    /// Whether `other` is of the same machine, before it or its module was started anew.
+    fn follows(&self, other: &Self) -> bool {
+        self.machine != [0; 16]
+            && self.machine == other.machine
+            && self.peer.is_same_host(&other.peer)
+            && self.instance != other.instance
+    }
+}
+
 /// The connections of a session.
 struct Lanes {
     list: KVec<Arc<Lane>>,
@@ -95,19 +120,21 @@ impl Session {
     pub(crate) fn new(
         queue: &Arc<Queue>,
         number: u32,
+        origin: Origin,
         name: &[u8],
         max_data: usize,
         slots: u16,
     ) -> Result<Arc<Self>> {
         let slots = Slots::new(slots)?;
         let mut id = [0; 16];
-        device::random(&mut id);
+        random::fill(&mut id);
         let name = name.get(..MAX_NAME).unwrap_or(name);
         let mut copy = KVec::with_capacity(name.len(), GFP_KERNEL)?;
         copy.extend_from_slice(name, GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 number,
+                origin,
                 id,
                 name: copy,
                 max_data,
@@ -132,6 +159,12 @@ impl Session {
     /// What the client says to come back.
     pub(crate) fn id(&self) -> &[u8; 16] {
         &self.id
+    }
+
+    /// Whether the client of `other` is gone: the one of this session runs on the same machine, which
+    /// was started anew since.
+    pub(crate) fn follows(&self, other: &Self) -> bool {
+        self.origin.follows(&other.origin)
     }
 
     /// Its number, for logs and for engine.

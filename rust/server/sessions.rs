@@ -122,6 +122,19 @@ impl Sessions {
         drop(removed);
     }
 
+    /// Ends sessions whose client is known to be gone.
+    pub(crate) fn end_others_if(&self, gone: impl Fn(&Session) -> bool) {
+        loop {
+            let found = {
+                let inner = self.inner.lock();
+                inner.list.iter().find(|session| gone(session)).cloned()
+            };
+            let Some(session) = found else { return };
+            log_info!("{session}: its machine was started anew\n");
+            self.end(&session);
+        }
+    }
+
     /// Makes [`Sessions::wait`] return soon.
     pub(crate) fn look_again(&self) {
         self.inner.lock().look = true;

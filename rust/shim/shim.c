@@ -6,7 +6,9 @@
 #include <linux/backing-dev.h>
 #include <linux/completion.h>
 #include <linux/delayed_call.h>
+#include <linux/etherdevice.h>
 #include <linux/highmem.h>
+#include <linux/if_arp.h>
 #include <linux/iversion.h>
 #include <linux/kdev_t.h>
 #include <linux/nsproxy.h>
@@ -15,6 +17,7 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/uaccess.h>
+#include <net/dst.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
 
@@ -388,6 +391,24 @@ void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send)
 {
 	WRITE_ONCE(sock->sk->sk_rcvtimeo, receive);
 	WRITE_ONCE(sock->sk->sk_sndtimeo, send);
+}
+
+/* The address of the Ethernet interface that a connection goes out by; false when there is none. */
+bool qtfs_sock_hardware_address(struct socket *sock, u8 address[ETH_ALEN])
+{
+	struct dst_entry *dst = sk_dst_get(sock->sk);
+	bool found = false;
+
+	if (!dst)
+		return false;
+	rcu_read_lock();
+	if (dst->dev && dst->dev->type == ARPHRD_ETHER && is_valid_ether_addr(dst->dev->dev_addr)) {
+		ether_addr_copy(address, dst->dev->dev_addr);
+		found = true;
+	}
+	rcu_read_unlock();
+	dst_release(dst);
+	return found;
 }
 
 #include "alias.c"

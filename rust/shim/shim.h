@@ -16,6 +16,7 @@
 #include <linux/fs_parser.h>
 #include <linux/fs_struct.h>
 #include <linux/fsnotify_backend.h>
+#include <linux/if_ether.h>
 #include <linux/kthread.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
@@ -113,6 +114,7 @@ int qtfs_sock_recv_kvec(struct socket *sock, const struct kvec *kvec, unsigned l
 void qtfs_sock_hold_net(struct socket *sock);
 void qtfs_sock_set_nofs(struct socket *sock);
 void qtfs_sock_set_timeouts(struct socket *sock, long receive, long send);
+bool qtfs_sock_hardware_address(struct socket *sock, u8 address[ETH_ALEN]);
 
 /* Tracepoints; the client's module alone has them. The texts have no NUL at their end. */
 struct qtfs_trace {

@@ -41,6 +41,7 @@ pub mod lock;
 pub mod notify;
 pub mod param;
 pub mod poll;
+pub mod random;
 pub mod sb;
 mod sysfs;
 pub mod task;

@@ -9,7 +9,7 @@ import time
 from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINTR, EINVAL
 from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 
-from qtest import ROOT, case, counters, eq, eventually, fails, files, filesystems, host, on_host, spawn, syscalls, true
+from qtest import ROOT, case, counters, eq, eventually, fails, files, filesystems, host, on_host, run, spawn, syscalls, true
 from qtest.syscalls import lock, test_lock
 
 BUSY = (EAGAIN, EACCES)
@@ -424,28 +424,57 @@ def ofd_fork(t):
     eventually(lambda: host.syscalls.try_lock(t.there("f"), F_WRLCK), what="the lock is free")
 
 
+class Probe:
+    """Another DPU, which has opened f and waits, until it is killed, for a lock of its own."""
+
+    def __init__(self, t, *script, hello=()):
+        script = ["hello " + " ".join(hello), f"attach path={t.host_dir} -> root=attr.node", "open target=$root/f flags=READ|WRITE -> f=file", *script,
+                  "lock file=$f owner=1 pid=1 kind=write start=0 end=9", "lock file=$f owner=2 pid=2 kind=write start=0 end=9 flags=WAIT"]
+        command = [filesystems.program("qtfs-probe"), "--connect", "10.0.0.1:12345", "run"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # pylint: disable=consider-using-with
+        self.process.stdin.write("\n".join(script))
+        self.process.stdin.close()
+        for _ in script[:-1]:
+            line = self.process.stdout.readline()
+        true(line.startswith("lock: ok"), line)
+        eq(self.process.poll(), None, "it waits")
+        eq(child_tries("f", F_WRLCK, 0, 10), False)
+
+    def dies(self):
+        """Its connections are gone; its session stays for a while: it might come back."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def says_hello(*hello):
+    """Another session begins, and ends."""
+    run([filesystems.program("qtfs-probe"), "--connect", "10.0.0.1:12345", "hello", *hello])
+
+
 @case("locks of another DPU hold against ours and ours against theirs, and are released when it is gone", who=[ROOT], needs="qtfs", limit=200, only_full=True)
 def other_dpu(t):
     fd = opened()
     lock(fd, F_WRLCK, 20, 10)
-    script = [f"attach path={t.host_dir} -> root=attr.node", "open target=$root/f flags=READ|WRITE -> f=file",
-              "lock file=$f owner=1 pid=1 kind=write start=0 end=9", "expect EAGAIN lock file=$f owner=1 pid=1 kind=write start=20 end=29",
-              # Waits for itself, until it is killed.
-              "lock file=$f owner=2 pid=2 kind=write start=0 end=9 flags=WAIT"]
-    command = [filesystems.program("qtfs-probe"), "--connect", "10.0.0.1:12345", "run"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
-        probe.stdin.write("\n".join(script))
-        probe.stdin.close()
-        told = [probe.stdout.readline().split(":")[0] for _ in range(4)]
-        eq(told[:3], ["attach", "open", "lock"])
-        eq(probe.poll(), None, "it waits")
-        eq(child_tries("f", F_WRLCK, 0, 10), False)
-        probe.kill()
-    # Its connections are gone, its session stays for a while: it might come back.
+    Probe(t, "expect EAGAIN lock file=$f owner=1 pid=1 kind=write start=20 end=29").dies()
     eq(child_tries("f", F_WRLCK, 0, 10), False)
     waiter = spawn(lock, fd, F_WRLCK, 0, 10, True)
     true(waiter.sleeps(20), "it waits")
     waiter.result(120)
+
+
+@case("a DPU that was started anew does not wait for the locks that it had before", who=[ROOT], needs="qtfs")
+def started_anew(t):
+    fd = opened()
+    machine = "machine=" + "ab" * 16
+    Probe(t, hello=(machine, "instance=1")).dies()
+    says_hello("machine=" + "cd" * 16, "instance=2")
+    says_hello(machine, "instance=1")
+    says_hello("instance=2")
+    eq(child_tries("f", F_WRLCK, 0, 10), False, "others do not matter, nor does one more of the same")
+    says_hello(machine, "instance=2")
+    lock(fd, F_WRLCK, 0, 10)
+    os.close(fd)
 
 
 @case("locked sections on both machines exclude each other", who=[ROOT], limit=120)

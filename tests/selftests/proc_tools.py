@@ -33,7 +33,7 @@ def ps(t):
         before, here, after = output_there(command).splitlines(), inside(command).text.splitlines(), output_there(command).splitlines()
         # A worker of the kernel is called after the work that it does at the moment.
         stay = {line for line in set(before) & set(after) if "kworker/" not in line}
-        true(len(stay) > 40, f"{len(stay)} processes stay")
+        true(len(stay) > 30, f"{len(stay)} processes stay")
         missing = sorted(stay - set(here))
         # ps does not see the host's process that has its own number.
         within(len(missing), 0, 1, f"lines of ps -o {fields} that are missing here: {missing}")

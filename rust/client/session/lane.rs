@@ -2,7 +2,10 @@
 
 //! Lanes: each is one TCP connection after the other, kept by a thread that also receives.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering, //
+};
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -33,9 +36,12 @@ use qtfs_proto::{
     VERSION_MAX,
     VERSION_MIN, //
 };
-use qtfs_vfs::param::{
-    node_name,
-    Level, //
+use qtfs_vfs::{
+    param::{
+        node_name,
+        Level, //
+    },
+    random, //
 };
 
 use super::{
@@ -156,8 +162,28 @@ struct Agreed {
     slots: u16,
 }
 
+/// Chosen at random when it is used first: tells the server that this machine, or the module, was
+/// started anew.
+fn instance() -> u64 {
+    static INSTANCE: AtomicU64 = AtomicU64::new(0);
+    let mut bytes = [0; 8];
+    random::fill(&mut bytes);
+    let new = u64::from_ne_bytes(bytes).max(1);
+    match INSTANCE.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => new,
+        Err(known) => known,
+    }
+}
+
 fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Result<Agreed> {
     let mut name = [0; 65];
+    let mut machine = [0; 16];
+    for (byte, known) in machine
+        .iter_mut()
+        .zip(socket.hardware_address().unwrap_or_default())
+    {
+        *byte = known;
+    }
     let message = Hello {
         magic: MAGIC,
         version_min: VERSION_MIN,
@@ -167,6 +193,8 @@ fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Resu
         slots: SLOTS,
         lane,
         session: known,
+        machine,
+        instance: instance(),
         client: Bytes::new(node_name(&mut name)).map_err(|_| EINVAL)?,
     };
     let mut head = [0; HEADER_LEN + 256];

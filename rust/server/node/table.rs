@@ -14,11 +14,13 @@ use qtfs_proto::{
     FileId,
     NodeId, //
 };
-use qtfs_vfs::local::{
-    device,
-    identity::Handle,
-    path::WriteErrors,
-    Identity, //
+use qtfs_vfs::{
+    local::{
+        identity::Handle,
+        path::WriteErrors,
+        Identity, //
+    },
+    random, //
 };
 
 use super::{
@@ -79,7 +81,7 @@ impl Inner {
     /// No nodes.
     pub(super) fn new() -> Self {
         let mut bytes = [0; 8];
-        device::random(&mut bytes);
+        random::fill(&mut bytes);
         Self {
             by_id: RBTree::new(),
             by_identity: RBTree::new(),

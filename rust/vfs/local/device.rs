@@ -17,7 +17,6 @@ use kernel::{
     sync::Arc,
     ModuleMetadata,
 };
-use qtfs_bindings as bindings;
 
 /// What a device file does.
 pub trait Service: Send + Sync + 'static {
@@ -78,10 +77,4 @@ impl<T: Service> MiscDevice for Handle<T> {
     fn ioctl(me: &Self, _file: &File, command: u32, argument: usize) -> Result<isize> {
         me.0.command(command, argument)
     }
-}
-
-/// Fills `bytes` with random ones.
-pub fn random(bytes: &mut [u8]) {
-    // SAFETY: `bytes` has its length.
-    unsafe { bindings::get_random_bytes(bytes.as_mut_ptr().cast(), bytes.len()) };
 }

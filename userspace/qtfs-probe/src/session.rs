@@ -159,6 +159,7 @@ impl Session {
         args.default_value("slots", b"64");
         args.default_value("lane", lane.to_string().as_bytes());
         args.default_value("session", text::hex(&self.id).as_bytes());
+        args.default_value("machine", text::hex(&[0; 16]).as_bytes());
         args.default_value("client", b"qtfs-probe");
         let body = table::request(Op::Hello, &args)?;
         self.lanes.insert(lane, Conn::open(self.server)?);

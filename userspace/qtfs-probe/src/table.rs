@@ -189,7 +189,7 @@ macro_rules! messages {
 }
 
 messages! {
-    Hello { magic version_min version_max features max_data slots lane session client }
+    Hello { magic version_min version_max features max_data slots lane session machine instance client }
     HelloReply { version_min version_max version features max_data slots session ttl boot }
     Credential { index uid gid caps groups } CredentialReply {}
     Attach { path } AttachReply { attr read_only }

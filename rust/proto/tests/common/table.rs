@@ -51,7 +51,7 @@ table! {
 
     Hello<'a> {
         magic: u32, version_min: u16, version_max: u16, features: u64, max_data: u32, slots: u16,
-        lane: u16, session: [u8; 16], client: Bytes<'a>,
+        lane: u16, session: [u8; 16], machine: [u8; 16], instance: u64, client: Bytes<'a>,
     }
     HelloReply {
         version_min: u16, version_max: u16, version: u16, features: u64, max_data: u32, slots: u16,
