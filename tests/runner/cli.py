@@ -62,11 +62,12 @@ def choose(options):
     everything = [file for folder in FOLDERS for file in sorted(folder.glob("*.py"))]
     every_phase = [*phases.PHASES, *labs.WITH_LAB]
     if options.torture and not options.files:
-        return ["build"], sorted(TORTURE.glob("*.py"))
+        return ["build", *labs.ONLY_FULL], sorted(TORTURE.glob("*.py"))
     if options.debug and not options.files:
         return ["build"], everything
     if not options.files:
-        return every_phase if not options.k else ["build"], everything
+        short = [name for name in every_phase if name not in labs.ONLY_FULL]
+        return short if not options.k else ["build"], everything
     chosen_phases, chosen = [], []
     for name in options.files:
         files = [file for file in everything if file.stem == Path(name).stem]
