@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from errno import EACCES, EPERM
 
 from qtest import ROOT, case, cri, eq, eventually, files, host, lab, offload, process, true
@@ -100,11 +101,21 @@ def offloaded(what, **more):
 
 @offloaded("qtfs-offload status and check find nothing wrong on either machine")
 def fine(t):
+    # What an NTP client would see to.
+    host.process.run(["date", "-s", f"@{time.time()}"])
     for command in ("status", "check"):
         found = offload.offload(command)
         true("WRONG" not in found.text and "DOWN" not in found.text, found.text)
         found = host.process.run([offload.program("qtfs-offload"), command], patience=100)
         true("WRONG" not in found.text and "DOWN" not in found.text, found.text)
+
+
+@offloaded("the daemons keep no mount of what they have unpacked")
+def temporary(t):
+    top = "/var/lib/containerd/tmpmounts"
+    mounts = files.read(f"/proc/{daemon('containerd')}/mountinfo").decode()
+    eq([line for line in mounts.splitlines() if top in line], [])
+    eq(os.listdir(top), [])
 
 
 @offloaded("the daemons run here and not on the host, a container runs there and not here")

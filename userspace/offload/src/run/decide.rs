@@ -116,7 +116,7 @@ pub(super) fn mount(view: &View, tid: u32, call: &Mount) -> Result<Decision, Err
         });
     }
     let target = match place {
-        Place::Local | Place::Top(_) => return Ok(Decision::Local),
+        Place::Local | Place::Top(_) | Place::Bound(_) => return Ok(Decision::Local),
         Place::Host(target) => target,
     };
     if flags.contains(MsFlags::MS_MOVE) {
@@ -187,7 +187,7 @@ pub(super) fn unmount(view: &View, tid: u32, target: &[u8], flags: u64) -> Decis
         Ok(Place::Host(target)) => Decision::Unmount { target, flags },
         // Daemons unmount what they take for their own directory; HOST's would be gone from here.
         Ok(Place::Top(_)) => Decision::Fails(Errno::EINVAL),
-        Ok(Place::Local) | Err(_) => Decision::Local,
+        Ok(Place::Local | Place::Bound(_)) | Err(_) => Decision::Local,
     }
 }
 

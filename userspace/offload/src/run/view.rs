@@ -33,6 +33,8 @@ pub(super) enum Place {
     Local,
     /// It is the top of a directory of HOST that is mounted here.
     Top(PathBuf),
+    /// It is the top of a part of such one that a program has bound to a place of this machine.
+    Bound(PathBuf),
     /// Below such a one; this is what HOST calls it.
     Host(PathBuf),
 }
@@ -60,7 +62,12 @@ fn place(mounts: &[Mount], id: u64, path: &Path) -> Option<Place> {
     };
     let parent = mounts.iter().find(|parent| parent.id == mount.parent);
     if path == mount.point && !parent.is_some_and(Mount::is_qtfs) {
-        return Some(Place::Top(host));
+        let is_whole = mount.root == Path::new("/");
+        return Some(if is_whole {
+            Place::Top(host)
+        } else {
+            Place::Bound(host)
+        });
     }
     Some(Place::Host(host))
 }
@@ -205,7 +212,7 @@ impl View {
 pub(super) fn on_host(place: Place) -> Option<PathBuf> {
     match place {
         Place::Local => None,
-        Place::Top(path) | Place::Host(path) => Some(path),
+        Place::Top(path) | Place::Bound(path) | Place::Host(path) => Some(path),
     }
 }
 
@@ -226,6 +233,7 @@ mod tests {
 40 36 0:44 / /d rw - qtfs /var/lib/docker/overlay2 rw
 41 40 0:45 / /d/x/merged rw - qtfs /var/lib/docker/overlay2/x/merged rw
 42 40 0:46 / /d/y rw - tmpfs none rw
+43 36 0:44 /l/fs /tmp/m rw - qtfs /var/lib/docker/overlay2 rw
 ",
         );
         let place = |id, path: &str| place(&mounts, id, Path::new(path)).unwrap();
@@ -241,5 +249,13 @@ mod tests {
             host("/var/lib/docker/overlay2/x/merged")
         );
         assert_eq!(place(42, "/d/y"), Place::Local);
+        assert_eq!(
+            place(43, "/tmp/m"),
+            Place::Bound("/var/lib/docker/overlay2/l/fs".into())
+        );
+        assert_eq!(
+            place(43, "/tmp/m/x"),
+            host("/var/lib/docker/overlay2/l/fs/x")
+        );
     }
 }
