@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Allocation without recursion into file systems.
+//! Allocation without recursion into file systems, and how much memory there is.
 //!
 //! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
 
@@ -35,4 +35,10 @@ impl Drop for NoFs {
         // SAFETY: The flags come from the matching save.
         unsafe { bindings::qtfs_memalloc_nofs_restore(self.flags) };
     }
+}
+
+/// How many pages of memory this machine has.
+pub fn total_pages() -> u64 {
+    // SAFETY: Reads a counter.
+    unsafe { bindings::qtfs_totalram_pages() as u64 }
 }

@@ -25,10 +25,19 @@ use qtfs_vfs::local::cred::{
     Cred, //
 };
 
-use crate::refusal::Result;
+use crate::{
+    budget::{
+        Budget,
+        Charge, //
+    },
+    refusal::Result, //
+};
 
 /// Most identities of one session.
 const MAX_CALLERS: usize = 4096;
+/// What one takes, and each of its groups: here and in both credentials.
+const BYTES: usize = 1024;
+const GROUP_BYTES: usize = 12;
 
 /// An identity.
 #[pin_data]
@@ -37,6 +46,7 @@ pub(crate) struct Caller {
     gid: u32,
     groups: KVVec<u32>,
     caps: u64,
+    _charge: Charge,
     #[pin]
     made: Mutex<Made>,
 }
@@ -53,13 +63,21 @@ struct Made {
 }
 
 impl Caller {
-    fn new(uid: u32, gid: u32, groups: KVVec<u32>, caps: u64) -> Result<Arc<Self>> {
+    fn new(
+        budget: &Arc<Budget>,
+        uid: u32,
+        gid: u32,
+        groups: KVVec<u32>,
+        caps: u64,
+    ) -> Result<Arc<Self>> {
+        let charge = budget.charge(BYTES + groups.len() * GROUP_BYTES)?;
         Ok(Arc::pin_init(
             try_pin_init!(Self {
                 uid,
                 gid,
                 groups,
                 caps,
+                _charge: charge,
                 made <- new_mutex!(Made::default()),
             }),
             GFP_KERNEL,
@@ -117,6 +135,7 @@ impl Made {
 /// The identities of a session.
 #[pin_data]
 pub(crate) struct Callers {
+    budget: Arc<Budget>,
     #[pin]
     inner: Mutex<Inner>,
 }
@@ -129,8 +148,10 @@ struct Inner {
 
 impl Callers {
     /// Only root, which is made when it is needed.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new(budget: &Arc<Budget>) -> impl PinInit<Self> + use<> {
+        let budget = budget.clone();
         pin_init!(Self {
+            budget,
             inner <- new_mutex!(Inner {
                 by_index: RBTree::new(),
                 count: 0,
@@ -158,7 +179,7 @@ impl Callers {
         for group in groups.iter() {
             copy.push(group, GFP_KERNEL)?;
         }
-        let caller = Caller::new(uid, gid, copy, caps & CAPABILITIES)?;
+        let caller = Caller::new(&self.budget, uid, gid, copy, caps & CAPABILITIES)?;
         let mut inner = self.inner.lock();
         let known = inner.by_index.get(&index).is_some();
         if !known && inner.count >= MAX_CALLERS {
@@ -184,7 +205,7 @@ impl Callers {
         if index != 0 {
             return Err(EKEYREJECTED.into());
         }
-        let root = Caller::new(0, 0, KVVec::new(), u64::MAX)?;
+        let root = Caller::new(&self.budget, 0, 0, KVVec::new(), u64::MAX)?;
         inner
             .by_index
             .try_create_and_insert(0, root.clone(), GFP_KERNEL)?;

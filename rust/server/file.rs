@@ -35,6 +35,7 @@ use qtfs_vfs::local::{
 };
 
 use crate::{
+    budget::Charge,
     node::Node,
     op::class,
     policy::{
@@ -52,6 +53,8 @@ use crate::{
 
 /// Most open files of one session.
 const MAX_FILES: usize = 1 << 18;
+/// What one takes, with the kernel's file and inode.
+const FILE_BYTES: usize = 2048;
 
 /// An open file.
 #[pin_data(PinnedDrop)]
@@ -59,6 +62,7 @@ pub(crate) struct OpenFile {
     /// The object that is open.
     pub(crate) node: Arc<Node>,
     session: Arc<Session>,
+    _charge: Charge,
     /// Where it was opened, for the policy.
     text: KVVec<u8>,
     #[pin]
@@ -159,10 +163,12 @@ impl OpenFile {
         let counted = node.clone();
         let cached = !file.is_fifo() && class::of(file.path().magic()) == FsClass::Regular;
         let writes = file.is_writable();
+        let charge = session.budget.charge(FILE_BYTES)?;
         let this = Arc::pin_init(
             try_pin_init!(Self {
                 node,
                 session: session.clone(),
+                _charge: charge,
                 text,
                 checked <- new_mutex!(checked),
                 listing <- new_mutex!(()),

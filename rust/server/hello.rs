@@ -186,6 +186,7 @@ fn join(
             machine: hello.machine,
             instance: hello.instance,
         },
+        server.sessions.budget(lane.peer())?,
         hello.client.bytes(),
         max_data,
         hello.slots,

@@ -35,6 +35,10 @@ use qtfs_vfs::local::{
 };
 
 use crate::{
+    budget::{
+        Budget,
+        Charge, //
+    },
     refusal::{
         Refusal,
         Result, //
@@ -59,6 +63,7 @@ pub(crate) struct Node {
     pub(crate) identity: Identity,
     /// How it can be found without its name.
     pub(crate) handle: Option<Handle>,
+    pub(crate) _charge: Charge,
     /// Open files of the session that write to it.
     pub(crate) writers: Atomic<i32>,
     /// What SYNCFS was told of the file system that the object was on when the client got to know
@@ -104,9 +109,10 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     /// No nodes.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new(budget: &Arc<Budget>) -> impl PinInit<Self> + use<> {
+        let inner = Inner::new(budget);
         pin_init!(Self {
-            inner <- new_mutex!(Inner::new()),
+            inner <- new_mutex!(inner),
         })
     }
 

@@ -17,14 +17,23 @@ use kernel::{
 };
 use qtfs_vfs::local::lock::Owner;
 
-use crate::refusal::Result;
+use crate::{
+    budget::{
+        Budget,
+        Charge, //
+    },
+    refusal::Result, //
+};
 
 /// Most owners of one session.
 const MAX_OWNERS: usize = 65536;
+/// What one takes, with a lock.
+const BYTES: usize = 512;
 
 /// The owners of a session.
 #[pin_data]
 pub(crate) struct Owners {
+    budget: Arc<Budget>,
     #[pin]
     inner: Mutex<Inner>,
 }
@@ -39,12 +48,15 @@ struct Entry {
     owner: Arc<Owner>,
     /// Open files that may have locks of it.
     users: u32,
+    _charge: Charge,
 }
 
 impl Owners {
     /// No owners.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new(budget: &Arc<Budget>) -> impl PinInit<Self> + use<> {
+        let budget = budget.clone();
         pin_init!(Self {
+            budget,
             inner <- new_mutex!(Inner {
                 by_number: RBTree::new(),
                 count: 0,
@@ -66,6 +78,7 @@ impl Owners {
         let entry = Entry {
             owner: owner.clone(),
             users: 1,
+            _charge: self.budget.charge(BYTES)?,
         };
         inner
             .by_number

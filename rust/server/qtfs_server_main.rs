@@ -31,6 +31,7 @@ use kernel::prelude::*;
 #[macro_use]
 mod log;
 
+mod budget;
 mod caller;
 mod channels;
 mod dirents;

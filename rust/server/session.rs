@@ -23,6 +23,7 @@ use qtfs_net::{
 use qtfs_vfs::random;
 
 use crate::{
+    budget::Budget,
     caller::Callers,
     file::Files,
     hello::MAX_LANES,
@@ -56,6 +57,8 @@ pub(crate) struct Session {
     /// For logs.
     number: u32,
     origin: Origin,
+    /// What it may make this machine keep, with others from the same address.
+    pub(crate) budget: Arc<Budget>,
     /// What the client says to come back.
     id: [u8; 16],
     /// What the client calls itself.
@@ -121,6 +124,7 @@ impl Session {
         queue: &Arc<Queue>,
         number: u32,
         origin: Origin,
+        budget: Arc<Budget>,
         name: &[u8],
         max_data: usize,
         slots: u16,
@@ -135,6 +139,7 @@ impl Session {
             try_pin_init!(Self {
                 number,
                 origin,
+                budget: budget.clone(),
                 id,
                 name: copy,
                 max_data,
@@ -146,10 +151,10 @@ impl Session {
                     alone_ms: Some(now_ms()),
                     ended: false,
                 }),
-                callers <- Callers::new(),
-                nodes <- Nodes::new(),
+                callers <- Callers::new(&budget),
+                nodes <- Nodes::new(&budget),
                 files <- Files::new(),
-                owners <- Owners::new(),
+                owners <- Owners::new(&budget),
                 watching <- new_mutex!(None),
             }),
             GFP_KERNEL,
@@ -165,6 +170,11 @@ impl Session {
     /// was started anew since.
     pub(crate) fn follows(&self, other: &Self) -> bool {
         self.origin.follows(&other.origin)
+    }
+
+    /// Whether its client comes from the address of `peer`.
+    pub(crate) fn is_from(&self, peer: &Address) -> bool {
+        self.origin.peer.is_same_host(peer)
     }
 
     /// Its number, for logs and for engine.

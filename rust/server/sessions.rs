@@ -13,7 +13,10 @@ use kernel::{
     time::msecs_to_jiffies,
 };
 
+use qtfs_net::Address;
+
 use crate::{
+    budget::Budget,
     log::now_ms,
     session::Session, //
 };
@@ -120,6 +123,16 @@ impl Sessions {
             log_info!("{session}: is ended\n");
         }
         drop(removed);
+    }
+
+    /// What the sessions of a client may use together.
+    pub(crate) fn budget(&self, peer: &Address) -> Result<Arc<Budget>> {
+        let known = {
+            let inner = self.inner.lock();
+            let other = inner.list.iter().find(|session| session.is_from(peer));
+            other.map(|session| session.budget.clone())
+        };
+        known.map_or_else(Budget::new, Ok)
     }
 
     /// Ends sessions whose client is known to be gone.

@@ -81,6 +81,8 @@ enum qtfs_reach qtfs_syscall_reach(void);
 /* Parameters of the module, see params.c. */
 extern char qtfs_server_ip[64];
 extern unsigned short qtfs_server_port;
+/* Of the server's module alone. */
+extern unsigned int qtfs_client_memory;
 extern unsigned int qtfs_log_level;
 
 #endif /* _QTFS_MOUNT_H */

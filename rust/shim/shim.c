@@ -23,6 +23,13 @@
 
 #include "shim.h"
 
+/* Memory. */
+
+unsigned long qtfs_totalram_pages(void)
+{
+	return totalram_pages();
+}
+
 /* Inodes. */
 
 loff_t qtfs_i_size_read(const struct inode *inode)

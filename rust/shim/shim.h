@@ -27,6 +27,9 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+/* Memory. */
+unsigned long qtfs_totalram_pages(void);
+
 /* Inodes. */
 loff_t qtfs_i_size_read(const struct inode *inode);
 void qtfs_i_size_write(struct inode *inode, loff_t size);

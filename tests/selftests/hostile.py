@@ -122,3 +122,31 @@ def escape(t):
     eq(sorted(host.os.listdir(t.host_dir)), ["d", "good", "l"])
     host.os.unlink("/data/secret-of-hostile")
     probe("alive")
+
+
+@case("what one client makes the host keep is limited, and given back when it is gone", who=[ROOT], needs="qtfs", limit=120)
+def budget(t):
+    parameter = "/sys/module/qtfs_server/parameters/qtfs_client_memory"
+    os.chdir("/")
+    filesystems.umount(t.fs.mnt)
+    host.files.write(parameter, b"1")
+    try:
+        filesystems.mount(t.fs.export, t.fs.mnt)
+        os.chdir(t.dir)
+        files.write("f", b"data")
+        # A file counts as 2 KiB.
+        script = f"attach path={t.host_dir} -> root=attr.node\n" + "open target=$root/f flags=READ\n" * 600
+        found = run([filesystems.program("qtfs-probe"), "--connect", "10.0.0.1:12345", "run"], stdin=script, check=False)
+        told = found.text + found.complaint
+        true("ENFILE" in told and "all that it may: see qtfs_client_memory=" in told, told[-500:])
+        # This machine is the same client, and all that the other session had is free again.
+        held = [os.open("f", os.O_RDONLY) for _ in range(100)]
+        eq(files.read("f"), b"data")
+        for fd in held:
+            os.close(fd)
+    finally:
+        os.chdir("/")
+        host.files.write(parameter, b"0")
+        filesystems.umount(t.fs.mnt)
+        filesystems.mount(t.fs.export, t.fs.mnt)
+        os.chdir(t.dir)

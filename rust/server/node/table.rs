@@ -28,6 +28,7 @@ use super::{
     Node, //
 };
 use crate::{
+    budget::Budget,
     refusal::{
         Refusal,
         Result, //
@@ -37,6 +38,8 @@ use crate::{
 
 /// Most nodes of one session.
 const MAX_NODES: usize = 1 << 20;
+/// What one takes, with its name and its places in the trees.
+const NODE_BYTES: usize = 512;
 
 /// What changes of a node, under the lock of the table.
 pub(super) struct Record {
@@ -75,11 +78,13 @@ pub(super) struct Inner {
     pub(super) first_version: u64,
     /// The session has ended.
     pub(super) closed: bool,
+    /// What they may take.
+    budget: Arc<Budget>,
 }
 
 impl Inner {
     /// No nodes.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
         let mut bytes = [0; 8];
         random::fill(&mut bytes);
         Self {
@@ -91,6 +96,7 @@ impl Inner {
             stamp: 0,
             first_version: u64::from_ne_bytes(bytes),
             closed: false,
+            budget: budget.clone(),
         }
     }
 
@@ -130,6 +136,7 @@ impl Inner {
                 fmt!("the client knows {MAX_NODES} objects"),
             ));
         }
+        let charge = self.budget.charge(NODE_BYTES)?;
         let id = NodeId(self.next);
         let first = self.first_version.wrapping_add(id.0 << 20);
         let node = Arc::pin_init(
@@ -140,6 +147,7 @@ impl Inner {
                 writers: Atomic::<i32>::new(0),
                 write_errors,
                 version <- Version::new(first),
+                _charge: charge,
             }),
             GFP_KERNEL,
         )?;

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that the sessions of one client may make the kernel keep, together.
+//!
+//! Each kind of object has a limit in each session, but a client may have many sessions. What counts
+//! is the address that they come from.
+
+use core::ptr;
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+use qtfs_bindings as bindings;
+use qtfs_net::memory::total_pages;
+
+use crate::refusal::{
+    Refusal,
+    Result, //
+};
+
+/// The part of this machine's memory that one client may use, and how much of a large one's, in
+/// bytes; unless `qtfs_client_memory` says otherwise.
+const SHARE: u64 = 4;
+const MOST: u64 = 8 << 30;
+
+/// See the module.
+pub(crate) struct Budget {
+    most: u64,
+    used: Atomic<u64>,
+}
+
+/// Memory that is in use, until this is dropped.
+pub(crate) struct Charge {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Budget {
+    /// Nothing is used.
+    pub(crate) fn new() -> kernel::error::Result<Arc<Self>> {
+        // SAFETY: A module parameter, an aligned integer that the kernel may change at any time.
+        let given = unsafe { ptr::read_volatile(&raw const bindings::qtfs_client_memory) };
+        let most = match u64::from(given) {
+            0 => (total_pages() * PAGE_SIZE as u64 / SHARE).min(MOST),
+            mib => mib << 20,
+        };
+        let used = Atomic::<u64>::new(0);
+        Ok(Arc::new(Self { most, used }, GFP_KERNEL)?)
+    }
+
+    /// Uses so many bytes, about.
+    ///
+    /// Fails with [`ENFILE`] when the client uses too much.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge> {
+        let charge = Charge {
+            budget: self.clone(),
+            bytes: bytes as u64,
+        };
+        let before = self.used.fetch_add(charge.bytes, Relaxed);
+        if before.saturating_add(charge.bytes) > self.most {
+            let most = self.most >> 20;
+            return Err(Refusal::new(
+                ENFILE,
+                fmt!("what this client knows, and has open, takes {most} MiB of HOST's memory, which is all that it may: see qtfs_client_memory="),
+            ));
+        }
+        Ok(charge)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget
+            .used
+            .fetch_add(self.bytes.wrapping_neg(), Relaxed);
+    }
+}
