@@ -13,6 +13,7 @@ import time
 from collections import Counter
 
 from qtest import ROOT, case, eq, eventually, files, filesystems, host, process, run, server, spawn, syscalls, true
+from qtest.checks import patience
 
 # The cases mount what they need.
 MANUAL = True
@@ -220,7 +221,7 @@ def torture(t, side, rounds, *more, every=15):
         seed = t.first_seed + number
         host.files.fresh_directory(EXPORT)
         with Relay(side, every, seed, *more) as relay:
-            mounts += one_round(seed, 4)
+            mounts += one_round(seed, patience(4))
         changed.update(relay.changed)
         works()
     t.note(f"{sum(changed.values())} frames changed in {rounds} rounds, {mounts} of them mounted; by message: "
