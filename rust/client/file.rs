@@ -439,7 +439,7 @@ pub(crate) fn flush(file: &File<Qtfs>) -> Result {
         return Ok(());
     }
     if file.is_last() {
-        file.open()?.write_last(|| data::write_out(inode))?;
+        file.open()?.write_last(inode, || data::write_out(inode))?;
     } else {
         data::write_out(inode)?;
     }

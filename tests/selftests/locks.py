@@ -217,6 +217,18 @@ def posix_close(t):
     os.close(fd)
 
 
+@case("ranges: closing a file that was written releases what the process has locked by another descriptor, as close(2) does")
+def close_written(t):
+    fd = opened()
+    lock(fd, F_WRLCK, 0, 10)
+    other = os.open("f", os.O_WRONLY)
+    os.write(other, b"data")
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 10), False)
+    os.close(other)
+    eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 10), True)
+    os.close(fd)
+
+
 @case("ranges: the end of an open file that the process has closed before leaves its locks alone")
 def posix_other_file(t):
     one, two = opened(), opened()

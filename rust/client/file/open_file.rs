@@ -307,9 +307,10 @@ impl OpenFile {
 
     /// Calls `write`, which writes what is dirty while the current task closes the last descriptor:
     /// the server may close the file together with it.
-    pub(super) fn write_last<R>(&self, write: impl FnOnce() -> R) -> R {
-        // What a lock protected is not given to others before the lock is.
-        if !self.locked.load(Ordering::Acquire) {
+    pub(super) fn write_last<R>(&self, inode: &Inode<Qtfs>, write: impl FnOnce() -> R) -> R {
+        // The kernel releases locks of the process after this, by this file.
+        let is_locked = self.locked.load(Ordering::Acquire) || inode.node().has_locked_ranges();
+        if !is_locked {
             self.closer.store(task::current_id(), Ordering::Release);
         }
         let result = write();
