@@ -84,7 +84,7 @@ def devices(t):
         eq(files.read("mounted/inner"), b"1")
         eq(files.read("mounted/deeper/inner"), b"2")
     finally:
-        host.run(["umount", "-R", t.there("mounted")])
+        host.server.umount("-R", t.there("mounted"))
 
 
 @case("statx has the birth time and the other fields of stat")

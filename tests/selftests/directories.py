@@ -113,7 +113,7 @@ def rmdir_mounted(t):
         fails(EBUSY, os.rmdir, "m")
         fails(EBUSY, os.rename, "m", "n")
     finally:
-        host.run(["umount", t.there("m")])
+        host.server.umount(t.there("m"))
     os.rmdir("m")
 
 

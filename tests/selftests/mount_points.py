@@ -86,7 +86,8 @@ def server_is_loaded_anew():
 @on_host
 def umount_there(*paths):
     """umount(8) on the host."""
-    run(["umount", *paths])
+    for path in paths:
+        server.umount(path)
 
 
 NAMES = ("dir", "dir/inner", "other", "file", "bound-file", "bound-dir")

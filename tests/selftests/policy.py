@@ -142,9 +142,9 @@ def automount(t):
             os.stat("tracing")
             eq(tracing in host.files.read("/proc/self/mounts").decode(), False, "stat mounts nothing")
             true("trace" in os.listdir("tracing"), "listing mounts")
-            host.run(["umount", tracing])
+            host.server.umount(tracing)
             eq(files.read("tracing/current_tracer"), b"nop\n", "going through mounts")
-            host.run(["umount", tracing])
+            host.server.umount(tracing)
             os.chdir("tracing")
             true("trace" in os.listdir("."), "going there mounts")
             os.chdir("..")
@@ -230,7 +230,7 @@ def two_places(t):
                 eq(sorted(os.listdir("../..")), ["a", "b"])
             os.chdir(here)
     finally:
-        host.run(["umount", f"{EXPORT}/two/b"])
+        host.server.umount(f"{EXPORT}/two/b")
         host.files.remove_tree(f"{EXPORT}/two")
 
 
@@ -243,7 +243,7 @@ def bind(t):
             eq(files.read("m/f"), b"secret", "what the host binds into an export belongs to it")
             fails(ENOENT, os.stat, "m/../../secret/f")
     finally:
-        host.run(["umount", f"{EXPORT}/m"])
+        host.server.umount(f"{EXPORT}/m")
 
 
 @case("rename and link can't carry anything over the border of an export", who=[ROOT], needs="qtfs")

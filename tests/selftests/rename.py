@@ -132,7 +132,7 @@ def other_file_system(t):
         run(["mv", "f", "m/f"])
         eq(host.files.read(t.there("m/f")), b"data")
     finally:
-        host.run(["umount", t.there("m")])
+        host.server.umount(t.there("m"))
 
 
 @case("rename out of the mount is EXDEV", who=[ROOT])

@@ -36,7 +36,7 @@ def below_mount(t):
         eq(run(["stat", "-f", "-c", "%t", "m"]).text, "1021994")
         true(os.statvfs(".").f_blocks != here.f_blocks, "the outer file system is another")
     finally:
-        host.run(["umount", t.there("m")])
+        host.server.umount(t.there("m"))
 
 
 @case("fstatfs of an open file says the same, statfs of nothing is ENOENT")

@@ -7,7 +7,7 @@ import time
 
 from . import files
 from . import process
-from .checks import patience
+from .checks import eventually, patience
 
 ADDRESS = "10.0.0.1"
 PORT = 12345
@@ -147,6 +147,16 @@ def stop():
     """Ends engine and unloads the module."""
     stop_engine()
     unload()
+
+
+def umount(*arguments):
+    """umount(8). What the dpu has only read, or listed, is closed here soon after it was closed there, not at once."""
+    def done():
+        found = process.run(["umount", *arguments], check=False)
+        if found.status and "busy" not in found.complaint:
+            raise RuntimeError(found.complaint)
+        return found.status == 0
+    eventually(done, 10, f"umount {' '.join(arguments)}: not busy")
 
 
 def share_nfs(path):
