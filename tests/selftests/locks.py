@@ -2,6 +2,7 @@
 """Locks: flock, POSIX ranges and open-file-description ranges, against processes here and on the host."""
 
 import fcntl
+import mmap
 import os
 import signal
 import subprocess
@@ -221,8 +222,11 @@ def posix_close(t):
 def close_written(t):
     fd = opened()
     lock(fd, F_WRLCK, 0, 10)
-    other = os.open("f", os.O_WRONLY)
-    os.write(other, b"data")
+    os.write(fd, b"old data")
+    other = os.open("f", os.O_RDWR)
+    # Dirty when it is closed: what write(2) writes to a file with locked ranges goes to the host at once.
+    with mmap.mmap(other, 4) as mapping:
+        mapping[:] = b"data"
     eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 10), False)
     os.close(other)
     eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 10), True)
