@@ -225,7 +225,7 @@ def close_written(t):
     os.write(fd, b"old data")
     other = os.open("f", os.O_RDWR)
     # Dirty when it is closed: what write(2) writes to a file with locked ranges goes to the host at once.
-    with mmap.mmap(other, 4) as mapping:
+    with mmap.mmap(other, 4, trackfd=False) as mapping:
         mapping[:] = b"data"
     eq(host.syscalls.try_lock(t.there("f"), F_WRLCK, 0, 10), False)
     os.close(other)
