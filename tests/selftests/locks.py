@@ -220,9 +220,9 @@ def posix_close(t):
 
 @case("ranges: closing a file that was written releases what the process has locked by another descriptor, as close(2) does")
 def close_written(t):
-    fd = opened()
-    lock(fd, F_WRLCK, 0, 10)
-    os.write(fd, b"old data")
+    files.write("f", b"old data")
+    fd = os.open("f", os.O_RDONLY)
+    lock(fd, F_RDLCK, 0, 10)
     other = os.open("f", os.O_RDWR)
     # Dirty when it is closed: what write(2) writes to a file with locked ranges goes to the host at once.
     with mmap.mmap(other, 4, trackfd=False) as mapping:
