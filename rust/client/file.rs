@@ -399,7 +399,8 @@ pub(crate) fn passed(fd: i32, session: &Arc<Session>, incarnation: u32) -> Resul
 pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
     open.listing.end();
     open.polled.end(&inode.mount().session);
-    if open.flags.has(OpenFlags::WRITE) && inode.is_regular() && inode.is_dirty() {
+    let writes = open.flags.has(OpenFlags::WRITE) && inode.is_regular();
+    if writes && inode.is_dirty() {
         // Programs that mapped the file may have written after its descriptors were closed. Errors
         // of HOST stay with the inode for fsync(2); nobody can be told here.
         if data::write_out(inode).is_err() {
@@ -415,7 +416,7 @@ pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
         }
     }
     inode.node().closed(open);
-    if open.is_fifo || (open.flags.has(OpenFlags::WRITE) && inode.is_regular()) {
+    if open.is_fifo || writes {
         open.close_now(inode.mount());
     } else {
         open.close(inode.mount());

@@ -192,9 +192,7 @@ fn join(
         hello.slots,
     )?;
     let greeting = greeting(&session)?;
-    server
-        .sessions
-        .end_others_if(|other| session.follows(other));
+    server.sessions.end_older(&session);
     server.sessions.insert(&session)?;
     if let Err(e) = session.add_lane(lane, greeting) {
         server.sessions.end(&session);

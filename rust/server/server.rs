@@ -73,9 +73,7 @@ impl Server {
     /// Without clients, engine and policy.
     pub(crate) fn new() -> Result<Arc<Self>> {
         // Until engine comes and the kernel's own number can be read.
-        let mut bytes = [0; 8];
-        random::fill(&mut bytes);
-        let boot = u64::from_ne_bytes(bytes);
+        let boot = random::number();
         let policy = Arc::new(Policy::empty(), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {

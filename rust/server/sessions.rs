@@ -12,7 +12,6 @@ use kernel::{
     },
     time::msecs_to_jiffies,
 };
-
 use qtfs_net::Address;
 
 use crate::{
@@ -135,12 +134,13 @@ impl Sessions {
         known.map_or_else(Budget::new, Ok)
     }
 
-    /// Ends sessions whose client is known to be gone.
-    pub(crate) fn end_others_if(&self, gone: impl Fn(&Session) -> bool) {
+    /// Ends the sessions that the machine of a new one had before it was started anew.
+    pub(crate) fn end_older(&self, new: &Session) {
         loop {
             let found = {
                 let inner = self.inner.lock();
-                inner.list.iter().find(|session| gone(session)).cloned()
+                let older = inner.list.iter().find(|session| new.follows(session));
+                older.cloned()
             };
             let Some(session) = found else { return };
             log_info!("{session}: its machine was started anew\n");

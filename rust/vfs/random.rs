@@ -6,6 +6,13 @@
 
 use crate::bindings;
 
+/// A random number.
+pub fn number() -> u64 {
+    let mut bytes = [0; 8];
+    fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
 /// Fills `bytes` with random ones.
 pub fn fill(bytes: &mut [u8]) {
     // SAFETY: `bytes` has its length.

@@ -13,58 +13,12 @@ import termios
 from errno import EACCES, EAGAIN, EBADF, EINVAL, EIO, ENXIO, EPIPE, ESPIPE
 
 from qtest import ROOT, USER, case, counters, eq, eventually, files, fails, filesystems, host, lab, on_host, process, run, spawn, true
+from qtest.sides import Here, There
 
 NEEDS = "qtfs"
 
 
 # --- Programs on either machine. ---
-
-class Here:
-    """A function in a process of this machine."""
-
-    def __init__(self, function, path, *arguments):
-        self.child = spawn(function, path, *arguments)
-
-    def sleeps(self):
-        """Waits until it sleeps."""
-        return self.child.sleeps(20)
-
-    def alive(self):
-        """Whether it runs."""
-        return self.child.alive()
-
-    def result(self, seconds=60):
-        """Waits for its end."""
-        return self.child.result(seconds)
-
-    def kill(self):
-        """Ends it."""
-        self.child.kill()
-        true(self.child.finished(20), "it can be killed")
-
-
-class There:
-    """The same on the host."""
-
-    def __init__(self, function, path, *arguments):
-        self.job = host.background.start(__file__, function.__name__, path, *arguments)
-
-    def sleeps(self):
-        """Waits until it sleeps."""
-        return host.background.sleeps(self.job, 20)
-
-    def alive(self):
-        """Whether it runs."""
-        return host.background.alive(self.job)
-
-    def result(self, seconds=60):
-        """Waits for its end."""
-        return host.background.finish(self.job, seconds)
-
-    def kill(self):
-        """Ends it."""
-        host.background.stop(self.job)
-
 
 class Fifo:
     """A FIFO, and programs that use it from either machine."""

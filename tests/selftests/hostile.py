@@ -136,7 +136,7 @@ def budget(t):
         files.write("f", b"data")
         # A file counts as 2 KiB.
         script = f"attach path={t.host_dir} -> root=attr.node\n" + "open target=$root/f flags=READ\n" * 600
-        found = run([filesystems.program("qtfs-probe"), "--connect", "10.0.0.1:12345", "run"], stdin=script, check=False)
+        found = probe("run", stdin=script, check=False)
         told = found.text + found.complaint
         true("ENFILE" in told and "all that it may: see qtfs_client_memory=" in told, told[-500:])
         # This machine is the same client, and all that the other session had is free again.

@@ -8,7 +8,8 @@ import signal
 import time
 from errno import EAGAIN, EINTR, ENXIO, EPIPE
 
-from qtest import ROOT, case, eq, eventually, files, host, lab, on_host, spawn, true
+from qtest import ROOT, case, eq, eventually, files, host, on_host, spawn, true
+from qtest.storm import storm
 
 FLAGS = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK, os.O_WRONLY | os.O_NONBLOCK, os.O_RDWR | os.O_NONBLOCK)
 # What may come of it when the other end goes away, the program is interrupted or the link is cut.
@@ -122,33 +123,11 @@ def random_use(t):
     for name in names:
         os.mkfifo(name)
     before = host.server.engine_threads()
-    seconds = t.amount(12, 900)
-    end = time.monotonic() + seconds
-    jobs = [host.background.start(__file__, "plays", t.there(), names, choose.randrange(1 << 30), seconds) for _ in range(3)]
-    children, kills, cuts, found = [], 0, 0, {}
-    try:
-        while time.monotonic() < end:
-            while len(children) < 5:
-                children.append(spawn(plays, t.path("."), names, choose.randrange(1 << 30), end - time.monotonic()))
-            child = choose.choice(children)
-            child.finished(choose.uniform(0.2, 1))
-            if choose.random() < 0.4:
-                child.kill()
-                true(child.finished(60), "it can be killed")
-                kills += 1
-                children.remove(child)
-            elif choose.random() < 0.4:
-                lab.link("down")
-                child.finished(choose.uniform(0.1, 2))
-                lab.link("up")
-                cuts += 1
-    finally:
-        lab.link("up")
-    for child in children:
-        for what, number in child.result(120).items():
+    kills, cuts, here, _ = storm(t, plays, __file__, names, choose, t.amount(12, 900), 0.4)
+    found = {}
+    for one in here:
+        for what, number in one.items():
             found[what] = found.get(what, 0) + number
-    for job in jobs:
-        host.background.finish(job, 120)
     t.note(f"{kills} kills, {cuts} cuts; of those who lived: {found}")
     for name in names:
         eventually(lambda: ends(t.there(name)) == (False, False), 60, f"nobody has {name} open")  # pylint: disable=cell-var-from-loop

@@ -8,8 +8,10 @@ import socket
 import time
 from errno import EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, ENOENT, ENOTCONN, EPIPE
 
-from qtest import ROOT, case, eq, eventually, host, lab, proxy, spawn, true
+from qtest import ROOT, case, eq, eventually, host, proxy, true
 from qtest.checks import patience
+from qtest.sides import CROSS, Place, dial, sockets_of_relays
+from qtest.storm import storm
 
 KINDS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 # What may come of it when another binds the name, the other end goes away or the link is cut.
@@ -106,24 +108,12 @@ def plays(top, names, seed, seconds):
     return found, back
 
 
-def relays():
-    """How many sockets the daemons of both machines have."""
-    return proxy.descriptors("udsproxyd")[0], host.proxy.descriptors("engine")[0]
-
-
 def answers(path):
-    """Whether somebody answers at a path, soon."""
-    deadline = time.monotonic() + patience(30)
-    while time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(patience(10))
-            try:
-                sock.connect(path)
-                sock.sendall(b"still there")
-                return sock.recv(100) == b"still there"
-            except (FileNotFoundError, ConnectionRefusedError):
-                time.sleep(0.05)
-    return False
+    """Whether somebody answers at a path, as soon as somebody listens."""
+    with dial(path) as sock:
+        sock.settimeout(patience(10))
+        sock.sendall(b"still there")
+        return sock.recv(100) == b"still there"
 
 
 @case("random binds, connections, kills and cuts of the link leave nothing behind", who=[ROOT], needs="qtfs", limit=300, full=3600)
@@ -131,31 +121,11 @@ def random_use(t):
     choose = random.Random(t.seed())
     names = [f"s{number}" for number in range(6)]
     proxy.start()
-    daemons, before = proxy.daemons(), relays()
+    daemons, before = proxy.daemons(), sockets_of_relays()
     threads = host.server.engine_threads()
-    seconds = t.amount(15, 900)
-    end = time.monotonic() + seconds
-    jobs = [host.background.start(__file__, "plays", t.there(), names, choose.randrange(1 << 30), seconds) for _ in range(3)]
-    children, kills, cuts, found, back = [], 0, 0, {}, 0
-    try:
-        while time.monotonic() < end:
-            while len(children) < 5:
-                children.append(spawn(plays, t.path("."), names, choose.randrange(1 << 30), end - time.monotonic()))
-            child = choose.choice(children)
-            child.finished(choose.uniform(0.2, 1))
-            if choose.random() < 0.4:
-                child.kill()
-                true(child.finished(60), "it can be killed")
-                kills += 1
-                children.remove(child)
-            elif choose.random() < 0.3:
-                lab.link("down")
-                child.finished(choose.uniform(0.1, 2))
-                lab.link("up")
-                cuts += 1
-    finally:
-        lab.link("up")
-    for number, bytes_back in [child.result(120) for child in children] + [host.background.finish(job, 120) for job in jobs]:
+    kills, cuts, here, there = storm(t, plays, __file__, names, choose, t.amount(15, 900), 0.3)
+    found, back = {}, 0
+    for number, bytes_back in here + there:
         back += bytes_back
         for what, times in number.items():
             found[what] = found.get(what, 0) + times
@@ -166,15 +136,14 @@ def random_use(t):
         if os.path.lexists(name):
             os.unlink(name)
     # Listeners wait for a while for the next program.
-    eventually(lambda: all(now <= then for now, then in zip(relays(), before)), 60, f"no socket is left: {before} before")
+    eventually(lambda: all(now <= then for now, then in zip(sockets_of_relays(), before)), 60, f"no socket is left: {before} before")
     eventually(lambda: host.server.engine_threads() <= threads + 2, 120, "no thread of engine is left")
     # Both ways still work.
-    job = host.background.start(__file__, "serves_one", t.there("last"))
-    true(answers("last"), "HOST answers")
-    host.background.finish(job, 60)
-    child = spawn(serves_one, t.path("here"))
-    true(host.background.finish(host.background.start(__file__, "answers", t.there("here")), 60), "the DPU answers")
-    child.result(60)
+    for number, (listener, dialer) in enumerate(CROSS):
+        place = Place(t, f"last{number}")
+        serving = place.start(listener, serves_one)
+        true(place.start(dialer, answers).result(), "it answers")
+        serving.result()
 
 
 def serves_one(path):

@@ -166,9 +166,7 @@ struct Agreed {
 /// started anew.
 fn instance() -> u64 {
     static INSTANCE: AtomicU64 = AtomicU64::new(0);
-    let mut bytes = [0; 8];
-    random::fill(&mut bytes);
-    let new = u64::from_ne_bytes(bytes).max(1);
+    let new = random::number().max(1);
     match INSTANCE.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => new,
         Err(known) => known,
@@ -178,11 +176,8 @@ fn instance() -> u64 {
 fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Result<Agreed> {
     let mut name = [0; 65];
     let mut machine = [0; 16];
-    for (byte, known) in machine
-        .iter_mut()
-        .zip(socket.hardware_address().unwrap_or_default())
-    {
-        *byte = known;
+    if let (Some(start), Some(address)) = (machine.first_chunk_mut(), socket.hardware_address()) {
+        *start = address;
     }
     let message = Hello {
         magic: MAGIC,

@@ -85,8 +85,6 @@ pub(super) struct Inner {
 impl Inner {
     /// No nodes.
     pub(super) fn new(budget: &Arc<Budget>) -> Self {
-        let mut bytes = [0; 8];
-        random::fill(&mut bytes);
         Self {
             by_id: RBTree::new(),
             by_identity: RBTree::new(),
@@ -94,7 +92,7 @@ impl Inner {
             roots: KVec::new(),
             next: 1,
             stamp: 0,
-            first_version: u64::from_ne_bytes(bytes),
+            first_version: random::number(),
             closed: false,
             budget: budget.clone(),
         }

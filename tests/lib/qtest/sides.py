@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Programs that talk to each other by unix sockets, each on either machine."""
+"""Programs that talk to each other, each on either machine, and what those with unix sockets share."""
 
 import os
 import socket
@@ -21,6 +21,10 @@ class Here:
     def __init__(self, function, *arguments, who=None):
         self.child = spawn(function, *arguments, who=who)
 
+    def sleeps(self):
+        """Waits until it sleeps."""
+        return self.child.sleeps(20)
+
     def alive(self):
         """Whether it runs."""
         return self.child.alive()
@@ -41,6 +45,10 @@ class There:
     def __init__(self, function, *arguments, who=None):
         file = sys.modules[function.__module__].__file__
         self.job = host.background.start("qtest.sides", "as_who", file, function.__name__, who and who.name, *arguments)
+
+    def sleeps(self):
+        """Waits until it sleeps."""
+        return host.background.sleeps(self.job, 20)
 
     def alive(self):
         """Whether it runs."""
