@@ -41,12 +41,11 @@ def program():
 
 
 class Relay:
-    """A relay for a block; `changed` counts by side and message what it has changed."""
+    """A relay for a block."""
 
     def __init__(self, side, every, seed, *more):
         self.command = [program(), "--connect", "10.0.0.1:12345", "mangle", "--listen", f"127.0.0.1:{PORT}", "--side", side,
                         "--every", str(every), "--seed", str(seed), *more]
-        self.changed = Counter()
 
     def __enter__(self):
         with open(RELAY, "wb") as log:
@@ -57,10 +56,11 @@ class Relay:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
-        for line in files.read(RELAY).decode().splitlines():
-            side, name, *_ = line.split(" ")
-            if side in ("Server", "Client"):
-                self.changed[name, side] += 1
+
+    def changed(self):
+        """What it has changed so far, counted by message and side. The last line may be half written."""
+        words = (line.split(" ") for line in files.read(RELAY).decode().split("\n")[:-1])
+        return Counter((word[1], word[0]) for word in words if word[0] in ("Server", "Client"))
 
 
 # --- Work that uses every message, whatever comes of it. ---
@@ -185,15 +185,24 @@ def gone(target):
     eq(is_mounted(target), False, f"{target} is still mounted")
 
 
-def one_round(seed, seconds):
-    """Mounts by the relay and works for a while. Whether that came to a mount."""
+# Frames that a round changes at least, if it comes to a mount.
+ENOUGH = 12
+
+
+def one_round(seed, relay):
+    """Mounts by the relay and works for a while, until enough has been changed. Whether that came to a mount."""
     options = ("server=127.0.0.1", f"port={PORT}")
     mounted = [filesystems.mount(source, target, *options, check=False, patience=30).status == 0
                for source, target in ((EXPORT, TOP), ("/proc", PROC))]
     workers = [spawn(worker, seed * 10 + number) for number in range(3)]
-    deadline = time.monotonic() + seconds
+    begin = time.monotonic()
+
+    def goes_on():
+        spent = time.monotonic() - begin
+        return any([child.alive() for child in workers]) and \
+            (spent < 4 or all(mounted) and spent < patience(60) and relay.changed().total() < ENOUGH)
     try:
-        while time.monotonic() < deadline and any([child.alive() for child in workers]):
+        while goes_on():
             workers[0].finished(0.2)
     finally:
         for child in workers:
@@ -221,12 +230,12 @@ def torture(t, side, rounds, *more, every=15):
         seed = t.first_seed + number
         host.files.fresh_directory(EXPORT)
         with Relay(side, every, seed, *more) as relay:
-            mounts += one_round(seed, patience(4))
-        changed.update(relay.changed)
+            mounts += one_round(seed, relay)
+        changed.update(relay.changed())
         works()
-    t.note(f"{sum(changed.values())} frames changed in {rounds} rounds, {mounts} of them mounted; by message: "
+    t.note(f"{changed.total()} frames changed in {rounds} rounds, {mounts} of them mounted; by message: "
            + ", ".join(f"{name} {count}" for (name, _), count in sorted(changed.items())))
-    true(mounts > 0 and sum(changed.values()) > 10 * rounds, f"there was work: {changed}")
+    true(mounts > 0 and changed.total() >= ENOUGH * mounts, f"there was work: {changed}")
     return changed
 
 
@@ -255,7 +264,7 @@ def greetings(t):
             if done.status == 0:
                 quietly(lambda: os.listdir(TOP))
                 gone(TOP)
-        changed.update(relay.changed)
+        changed.update(relay.changed())
     t.note(f"changed: {dict(changed)}")
     true(changed["HELLO", "Server"] and changed["HELLO", "Client"], changed)
     works()
