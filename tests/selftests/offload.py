@@ -293,6 +293,29 @@ def docker_images(t):
     docker("rmi", "flat:1", "committed:1", "built:1")
 
 
+@offloaded("docker run --restart brings back what failed or was killed, and system prune takes what nobody uses", only_full=True)
+def docker_upkeep(t):
+    docker("run", "-d", "--name", "fails", "--restart", "on-failure:2", "--network", "none", "-v", "tries:/data", IMAGE,
+           "sh", "-c", "echo tried >>/data/file; exit 3")
+    eventually(lambda: docker("inspect", "-f", "{{.RestartCount}} {{.State.ExitCode}} {{.State.Status}}", "fails").text == "2 3 exited", 120)
+    eq(host.files.read("/var/lib/docker/volumes/tries/_data/file"), b"tried\n" * 3)
+    docker("run", "-d", "--name", "dies", "--restart", "always", "--network", "none", IMAGE, "sleep", "1000")
+    old = pid_of("dies")
+    host.process.run(["kill", "-KILL", str(old)])
+    eventually(lambda: running("dies") and pid_of("dies") not in (0, old), 120, "it runs again")
+    eq(command_there(pid_of("dies")), b"sleep")
+    docker("commit", "dies", "dangling")
+    docker("tag", IMAGE, "dangling")
+    docker("volume", "create", "unused")
+    docker("system", "prune", "-f", "--volumes")
+    eq(docker("ps", "-a", "--format", "{{.Names}}").text, "dies")
+    eq(docker("images", "-q", "-f", "dangling=true").text, "")
+    true(running("dies"), "what runs stays")
+    docker("rm", "-f", "dies")
+    docker("rmi", "dangling")
+    docker("volume", "rm", "-f", "tries", "unused")
+
+
 @offloaded("20 containers run at once", limit=1200, only_full=True)
 def many(t):
     names = [f"many{number}" for number in range(20)]
