@@ -47,7 +47,7 @@ CARGO = mkdir -p '$(BUILD)' && $(RUN) --chdir '$(CURDIR)/userspace' -- cargo
 CLIPPY_FLAGS = --all-targets --target-dir '$(BUILD)/target' $(CARGOFLAGS) -- -D warnings
 HAVE_USERSPACE := $(wildcard userspace/Cargo.toml)
 
-.PHONY: all modules userspace debug test-tools lint lint-format lint-modules lint-proto lint-userspace lint-scripts \
+.PHONY: all modules userspace debug test-tools test-kubelet lint lint-format lint-modules lint-proto lint-userspace lint-scripts \
 	check check-debug torture demo clean help FORCE
 .DEFAULT_GOAL := all
 
@@ -116,13 +116,17 @@ lint-scripts:
 	@$(RUN) -- sh -c 'grep -rlE "^#!.*\b(ba|da)?sh$$|shellcheck shell=" scripts tests 2>/dev/null | \
 		xargs shellcheck -x'
 
+# A real kubelet, for the one test of it.
+test-kubelet:
+	@scripts/test-kubelet '$(BUILD)/tools'
+
 check: all test-tools
 	@tests/run $(ARGS)
 
 check-debug: test-tools
 	@tests/run --debug $(ARGS)
 
-torture: all test-tools
+torture: all test-tools test-kubelet
 	@tests/run --torture $(ARGS)
 
 demo: all
@@ -140,6 +144,7 @@ help:
 	@echo 'make check-debug the selftests on a debug kernel (built once, 30 minutes): KASAN, lockdep, leaks, ...'
 	@echo 'make torture     what tries to break it, in full: hours (ARGS= as for check)'
 	@echo 'make test-tools  programs of others that the tests need, to build/tools'
+	@echo 'make test-kubelet  kubelet, which "make torture" needs besides (built once, some minutes)'
 	@echo 'make demo        run the demonstration (ARGS= goes to scripts/demo)'
 	@echo 'make lint        formatting, clippy and shellcheck; warnings are errors'
 	@echo 'make clean       remove build/'

@@ -37,27 +37,27 @@ def offload(*arguments, check=True, patience=200):
     return process.run([program("qtfs-offload"), *arguments], check=check, patience=patience)
 
 
-def configure(key):
+def configure(key, config=CONFIG):
     """The description and the key of this machine; what the command makes itself is made anew."""
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     os.makedirs(DIRECTORY)
-    files.write(f"{DIRECTORY}/offload.toml", CONFIG.format(modules=build_directory()).encode())
+    files.write(f"{DIRECTORY}/offload.toml", config.format(modules=build_directory()).encode())
     files.write(f"{DIRECTORY}/rexec.key", key, 0o600)
 
 
-def prepare(key):
+def prepare(key, config=CONFIG):
     """A machine as it is before the first `qtfs-offload up`."""
     for directory in STATE:
         shutil.rmtree(directory, ignore_errors=True)
-    configure(key)
+    configure(key, config)
     os.makedirs(os.path.dirname(CONTAINERD), exist_ok=True)
     files.write(CONTAINERD, TIMEOUTS.encode())
 
 
-def host_up(key):
+def host_up(key, config=CONFIG):
     """The host, from what the tests have there to what users have."""
     server.stop()
-    prepare(key)
+    prepare(key, config)
     offload("up")
 
 
@@ -86,12 +86,12 @@ def host_down():
     shutil.rmtree(DIRECTORY)
 
 
-def set_up():
+def set_up(config=CONFIG):
     """Brings both machines up, with an image here."""
     unload_module()
     key = os.urandom(32)
-    host.call("qtest.offload", "host_up", key, patience=200)
-    prepare(key)
+    host.call("qtest.offload", "host_up", key, config, patience=200)
+    prepare(key, config)
     offload("up")
     image.save(ARCHIVE, IMAGE)
     image.save_flat(FLAT)

@@ -78,6 +78,11 @@ enum Command {
         #[arg(long)]
         end_when_lost: bool,
 
+        /// Show the program HOST's directory or file of this path in the place of this machine's, such as
+        /// /sys or /proc/meminfo; may be repeated
+        #[arg(long, value_name = "PATH")]
+        from_host: Vec<PathBuf>,
+
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, value_name = "PROG")]
         command: Vec<OsString>,
@@ -170,11 +175,12 @@ fn action(args: Args) -> Result<(Action, LevelFilter), Failure> {
             root,
             control,
             end_when_lost,
+            from_host,
             command,
         } => {
-            for path in [&root, &control] {
+            for path in from_host.iter().chain([&root, &control]) {
                 if !path.is_absolute() {
-                    let text = format!("{} is no absolute directory", path.display());
+                    let text = format!("{} is no absolute path", path.display());
                     return Err(Failure::Usage(text));
                 }
             }
@@ -183,6 +189,7 @@ fn action(args: Args) -> Result<(Action, LevelFilter), Failure> {
                 root,
                 control,
                 end_when_lost,
+                from_host,
             })
         }
     };

@@ -27,6 +27,10 @@ fn yes() -> bool {
     true
 }
 
+fn kubelet() -> PathBuf {
+    "kubelet".into()
+}
+
 /// A daemon that runs on the DPU.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +47,31 @@ impl Default for Daemon {
     fn default() -> Self {
         Self {
             start: true,
+            arguments: Vec::new(),
+        }
+    }
+}
+
+/// kubelet of the DPU; Debian has none. It is started when the description has a section for it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Kubelet {
+    /// Whether it is started.
+    #[serde(default = "yes")]
+    pub start: bool,
+    /// The program, below the root directory of the daemons.
+    #[serde(default = "kubelet")]
+    pub program: PathBuf,
+    /// Arguments beside those that it needs.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+}
+
+impl Default for Kubelet {
+    fn default() -> Self {
+        Self {
+            start: false,
+            program: kubelet(),
             arguments: Vec::new(),
         }
     }
@@ -76,6 +105,9 @@ pub struct Config {
     /// dockerd
     #[serde(default)]
     pub docker: Daemon,
+    /// kubelet
+    #[serde(default)]
+    pub kubelet: Kubelet,
 }
 
 /// Directories that containerd shares with its shims.
@@ -94,6 +126,8 @@ const DOCKER: [&str; 5] = [
     "/run/docker/containerd",
     "/run/docker/libnetwork",
 ];
+// Not more of its directory: kubelet looks for the disk that the rest is on.
+const KUBELET: [&str; 2] = ["/var/lib/kubelet/pods", "/var/log/pods"];
 
 impl Config {
     /// Reads a file.
@@ -130,6 +164,9 @@ impl Config {
         }
         if self.docker.start {
             shared.extend(DOCKER.map(PathBuf::from));
+        }
+        if self.kubelet.start {
+            shared.extend(KUBELET.map(PathBuf::from));
         }
         shared.extend(self.directories.iter().cloned());
         shared
@@ -171,6 +208,18 @@ mod tests {
         assert_eq!(config.shared().len(), 6);
         assert_eq!(config.shared()[5], Path::new("/srv/x"));
         assert_eq!(config.below_root(Path::new("/a")), Path::new("/r/a"));
+    }
+
+    #[test]
+    fn kubelet_is_started_on_demand() {
+        let text = "host = '::1'\n[kubelet]\nprogram = '/opt/kubelet'\narguments = ['--v=2']\n";
+        let kubelet = Config::parse(text).unwrap().kubelet;
+        assert_eq!((kubelet.start, kubelet.arguments.len()), (true, 1));
+        assert_eq!(kubelet.program, Path::new("/opt/kubelet"));
+        let config = Config::parse("host = '::1'\n[kubelet]").unwrap();
+        assert!(config.kubelet.start);
+        assert_eq!(config.shared().len(), 12);
+        assert!(!Config::parse("host = '::1'").unwrap().kubelet.start);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 mod calls;
 mod decide;
+mod from_host;
 mod guard;
 mod host;
 mod overlay;
@@ -42,6 +43,8 @@ pub struct Options {
     pub control: PathBuf,
     /// The program is ended, by SIGKILL, when a connection of it to HOST is lost, or HOST's power was.
     pub end_when_lost: bool,
+    /// What of HOST takes the place of this machine's, for the program.
+    pub from_host: Vec<PathBuf>,
 }
 
 /// Runs the program until it ends.

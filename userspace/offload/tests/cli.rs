@@ -20,6 +20,17 @@ fn what_follows_run_is_the_program_with_its_own_options() {
 }
 
 #[test]
+fn what_the_program_sees_of_host_can_be_said_several_times() {
+    let line = "qtfs-offload run --from-host /sys --from-host /proc/meminfo -- kubelet";
+    let (action, _) = parse_from(line.split(' ')).unwrap();
+    let Action::Run(options) = action else {
+        panic!("{action:?}");
+    };
+    let paths = ["/sys", "/proc/meminfo"].map(std::path::PathBuf::from);
+    assert_eq!(options.from_host, paths);
+}
+
+#[test]
 fn the_machine_can_be_named() {
     let (action, _) = parse_from(["qtfs-offload", "--for", "DPU", "up", "--config", "x"]).unwrap();
     let Action::Whole(what, file, side) = action else {
@@ -31,7 +42,14 @@ fn the_machine_can_be_named() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    for wrong in ["", "run", "run --root r -- x", "up down", "--for third up"] {
+    for wrong in [
+        "",
+        "run",
+        "run --root r -- x",
+        "run --from-host s -- x",
+        "up down",
+        "--for third up",
+    ] {
         let words = ["qtfs-offload"].into_iter().chain(wrong.split_whitespace());
         let failure = parse_from(words).unwrap_err();
         assert_eq!(failure.status(), 122, "{wrong}");

@@ -6,6 +6,7 @@
 //! directory over itself, and hide what is mounted below. Its pid namespace begins with numbers that HOST's
 //! processes do not have, so that a signal for one of HOST's never hits one of the DPU's.
 
+use super::from_host;
 use super::sys;
 use super::Options;
 use crate::failure::Failure;
@@ -255,7 +256,9 @@ fn prepare(options: &Options) -> io::Result<File> {
             numbers = Some(file);
         }
     }
-    numbers.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    let numbers = numbers.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+    from_host::mount(&options.root, &options.from_host)?;
+    Ok(numbers)
 }
 
 /// Begins the numbers anew before they run out, or if they have. The file is always about the pid namespace

@@ -52,7 +52,7 @@ impl Findings {
             running.join(" ")
         );
         self.look(
-            "no containerd or dockerd on HOST",
+            "no containerd, dockerd or kubelet on HOST",
             running.is_empty(),
             remedy,
         );
@@ -126,7 +126,7 @@ fn now() -> u64 {
 /// Daemons that are to run on the DPU, and run on this machine.
 fn daemons() -> Vec<String> {
     let names = processes();
-    let daemons = ["containerd", "dockerd"].map(String::from);
+    let daemons = ["containerd", "dockerd", "kubelet"].map(String::from);
     let running = daemons.into_iter().filter(|daemon| names.contains(daemon));
     running.collect()
 }
@@ -170,31 +170,40 @@ pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
             remedy,
         );
     }
+    let kubelet = config.kubelet.program.to_string_lossy();
     let mut programs: Vec<(&str, &str)> = Vec::new();
     match side {
         Side::Host => {
-            programs.extend([("containerd-shim-runc-v2", "containerd"), ("runc", "runc")])
+            programs.extend([
+                ("containerd-shim-runc-v2", "apt install containerd"),
+                ("runc", "apt install runc"),
+            ]);
         }
         Side::Dpu => {
             if config.containerd.start {
-                programs.push(("containerd", "containerd"));
+                programs.push(("containerd", "apt install containerd"));
             }
             if config.docker.start {
-                programs.extend([("dockerd", "docker.io"), ("runc", "runc")]);
+                programs.extend([
+                    ("dockerd", "apt install docker.io"),
+                    ("runc", "apt install runc"),
+                ]);
+            }
+            if config.kubelet.start {
+                programs.push((
+                    &kubelet,
+                    "install it, or name it in offload.toml: [kubelet] program = \"PATH\"",
+                ));
             }
         }
     }
-    for (name, package) in programs {
+    for (name, remedy) in programs {
         let root = match side {
             Side::Host => Path::new("/"),
             Side::Dpu => &config.root,
         };
         let there = machine::find(root, name).is_some();
-        found.must(
-            format!("program {name}"),
-            there,
-            format!("apt install {package}"),
-        );
+        found.must(format!("program {name}"), there, remedy);
     }
     let key = std::fs::metadata(host::KEY);
     found.must(

@@ -32,6 +32,18 @@ const WRAPPERS: [(&str, &str); 2] = [
     ("ps", "--directory / -- ps"),
 ];
 
+/// What of HOST kubelet measures, for the node is HOST.
+const NODE: [&str; 6] = [
+    "/sys",
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/stat",
+];
+/// The last of the sockets that kubelet listens on.
+const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
+
 fn rexec_configuration(config: &Config) -> String {
     let address = SocketAddr::new(config.host, config.rexec_port);
     format!(
@@ -165,11 +177,16 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
         path: None,
         ready: Ready::Device("/dev/qtfs".into()),
     }];
-    let supervised = |words: &[&str], more: &[String]| {
+    let supervised = |from_host: &[&str], words: &[&str], more: &[String]| {
         let mut command: Vec<OsString> = vec![programs.join("qtfs-offload").into(), "run".into()];
         let control = config.below_root(Path::new(qtfs_control::DIRECTORY));
         command.extend(["--root".into(), config.root.clone().into_os_string()]);
         command.extend(["--control".into(), control.into_os_string()]);
+        command.extend(
+            from_host
+                .iter()
+                .flat_map(|path| ["--from-host".into(), path.into()]),
+        );
         command.extend(["--end-when-lost".into(), "--".into()]);
         command.extend(words.iter().map(OsString::from));
         command.extend(more.iter().map(OsString::from));
@@ -179,7 +196,7 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
     if config.containerd.start {
         parts.push(Part {
             name: "containerd",
-            command: supervised(&["containerd"], &config.containerd.arguments),
+            command: supervised(&[], &["containerd"], &config.containerd.arguments),
             path: path.clone(),
             ready: Ready::Socket(config.below_root(Path::new("/run/containerd/containerd.sock"))),
         });
@@ -194,9 +211,23 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
         ];
         parts.push(Part {
             name: "dockerd",
-            command: supervised(&words, &config.docker.arguments),
-            path,
+            // docker info tells it.
+            command: supervised(&["/proc/meminfo"], &words, &config.docker.arguments),
+            path: path.clone(),
             ready: Ready::Socket(config.below_root(Path::new("/run/docker.sock"))),
+        });
+    }
+    if config.kubelet.start {
+        let program = config.kubelet.program.to_string_lossy();
+        let words = [
+            &*program,
+            "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
+        ];
+        parts.push(Part {
+            name: "kubelet",
+            command: supervised(&NODE, &words, &config.kubelet.arguments),
+            path,
+            ready: Ready::Socket(config.below_root(Path::new(POD_RESOURCES))),
         });
     }
     Ok(parts)

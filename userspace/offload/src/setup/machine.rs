@@ -59,9 +59,14 @@ pub(super) fn path_with(first: &str) -> String {
 
 /// Where a program is, in the usual directories below `root`.
 pub(super) fn find(root: &Path, program: &str) -> Option<PathBuf> {
-    DIRECTORIES
+    let directories: &[&str] = match program.starts_with('/') {
+        true => &["/"],
+        false => &DIRECTORIES,
+    };
+    directories
         .iter()
-        .map(|directory| root.join(directory.trim_start_matches('/')).join(program))
+        .map(|directory| Path::new(directory).join(program.trim_start_matches('/')))
+        .map(|path| root.join(path.strip_prefix("/").unwrap_or(&path)))
         .find(|path| path.is_file())
 }
 
