@@ -11,7 +11,7 @@ import time
 from errno import EACCES, EPERM
 
 from qtest import ROOT, case, cri, eq, eventually, files, host, lab, offload, process, true
-from qtest.offload import IMAGE, kill_there, left_there, nothing_left
+from qtest.offload import IMAGE, as_before, kill_there, left_there, nothing_left, state
 
 MANUAL = True
 KEEPS_MOUNTS = True
@@ -82,14 +82,17 @@ def clear():
         ctr("container", "rm", name, check=False)
 
 
-def offloaded(what, **more):
-    """Registers a case that needs both machines as they are set up here, and leaves nothing on the host."""
+def offloaded(what, reboots=False, **more):
+    """Registers a case that needs both machines as they are set up here, and leaves both as they were, if it boots none."""
     def register(function):
         @functools.wraps(function)
         def body(t):
+            before = state()
             try:
                 function(t)
                 nothing_left()
+                if not reboots:
+                    as_before(before)
             except BaseException:
                 clear()
                 raise
@@ -402,7 +405,7 @@ def udsproxyd_dies(t):
     eq(docker("run", "--rm", "--network", "none", IMAGE, "echo", "new").text, "new")
 
 
-@offloaded("the host loses power while a container runs: it is dead then, keeps its data, and starts again", needs={"lab"}, limit=600, only_full=True)
+@offloaded("the host loses power while a container runs: it is dead then, keeps its data, and starts again", reboots=True, needs={"lab"}, limit=600, only_full=True)
 def host_dies(t):
     docker("run", "-d", "--name", "dies", "--network", "none", "-v", "kept:/data", IMAGE, "sh", "-c", "date >>/data/file; sync; sleep 1000")
     eventually(lambda: host.files.read("/var/lib/docker/volumes/kept/_data/file"), 60, "it runs")

@@ -2,8 +2,10 @@
 """Both machines as `qtfs-offload up` makes them: containerd and dockerd here, containers on the host."""
 
 import os
+import re
 import shutil
 import signal
+from collections import Counter
 
 from . import files
 from . import image
@@ -150,6 +152,88 @@ def nothing_left():
         eventually(gone, 60)
     except AssertionError as error:
         raise AssertionError(f"left on the host: {seen}") from error
+
+
+# --- Both machines before and after. ---
+
+# What comes and goes on a machine for other reasons: helpers of the tests, and this machine's own housekeeping.
+PASSING = ("python3", "agent", "sh", "sleep", "pgrep")
+# Directories of the daemons, and how deep they are looked at: what is below belongs to images.
+LOOKED_AT = {"/run/containerd": 4, "/run/docker": 4, "/run/qtfs": 3, "/var/lib/docker/containers": 2, "/var/lib/docker/volumes": 2,
+             "/var/lib/docker/overlay2": 1, "/var/lib/containerd/io.containerd.runtime.v2.task": 3,
+             "/var/lib/containerd/io.containerd.grpc.v1.cri": 3, "/var/lib/containerd/tmpmounts": 1}
+# What the first container, of a namespace of containerd or of all, makes for those that follow.
+FIRST = re.compile(r".*/(moby|default|docker|k8s\.io|kubepods)|/run/docker/(netns|runtime-runc)|/run/containerd/(s|runc|fifo)|.*/(containers|sandboxes)")
+
+
+def names_below(top, depth):
+    """The paths below a directory, to a depth."""
+    found = set()
+    for directory, directories, names in os.walk(top):
+        if directory.count("/") - top.count("/") >= depth - 1:
+            directories[:] = []
+        found.update(os.path.join(directory, name) for name in (*directories, *names))
+    return found
+
+
+def bound_sockets():
+    """The paths of unix sockets that are bound on this machine, as they were bound; relays have names of descriptors (proc_pid_net(5))."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
+        paths = [line.rstrip("\n").split(" ", 7)[7:] for line in file.readlines()[1:]]
+    return Counter(path[0] for path in paths if path and not path[0].lstrip().startswith(("@", "/proc/self/fd/")))
+
+
+def state_here():
+    """All that a container could leave on this machine: mounts, processes, sockets, and names in directories and of control groups."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        mounts = Counter(line.split(" ")[4] for line in file)
+    groups = [directory for directory, _, _ in os.walk("/sys/fs/cgroup")]
+    below = [name for top, depth in LOOKED_AT.items() for name in names_below(top, depth)]
+    return {
+        "mounts": mounts,
+        "processes": Counter(name for pid, name in process.names() if name not in PASSING and not is_kernel_thread(pid)),
+        "sockets": bound_sockets(),
+        "names": Counter(name for name in (*groups, *below) if not FIRST.fullmatch(name)),
+    }
+
+
+def is_kernel_thread(pid):
+    """Whether it has no memory of its own."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return file.read().startswith("0 ")
+    except OSError:
+        return True
+
+
+def state():
+    """The same of both machines."""
+    return {"here": state_here(), "there": host.call("qtest.offload", "state_here")}
+
+
+def difference(before, after):
+    """What is there more or less than before, by machine and kind."""
+    found = {}
+    for machine, kinds in before.items():
+        for kind, counts in kinds.items():
+            was, is_now = Counter(counts), Counter(after[machine][kind])
+            if was != is_now:
+                found[machine, kind] = dict(is_now - was), dict(was - is_now)
+    return found
+
+
+def as_before(before, seconds=60):
+    """Both machines are as they were, soon."""
+    seen = {}
+
+    def same():
+        seen.clear()
+        seen.update(difference(before, state()))
+        return not seen
+    try:
+        eventually(same, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"more and less than before: {seen}") from error
 
 
 def kill_there(name, number=signal.SIGKILL):
