@@ -20,16 +20,13 @@ use kernel::{
 };
 use qtfs_net::Completion;
 use qtfs_proto::{
-    Attr,
     AttrFlags,
     FsClass,
     NodeId,
-    OpenFlags,
     Time, //
 };
 use qtfs_vfs::{
     inode::{
-        Attributes,
         Identity,
         Inode,
         Key,
@@ -42,23 +39,17 @@ use qtfs_vfs::{
     },
 };
 
-use crate::{
-    bound::Bound,
-    dir::Listing,
-    file::{
-        Borrowed,
-        OpenFile, //
-    },
-    fs::Qtfs,
-    mount::{
-        key,
-        S_IFMT, //
-    },
-    own,
-    session::{
-        request::Asked,
-        Session, //
-    },
+use crate::{bound::Bound, dir::Listing, file::OpenFile, fs::Qtfs, own, session::Session};
+
+mod attributes;
+mod fresh;
+mod opens;
+
+pub(crate) use attributes::{
+    adopt,
+    apply,
+    is_of,
+    take_size, //
 };
 
 /// Attributes that the kernel's inode has no place for.
@@ -308,170 +299,6 @@ impl Node {
         self.inner.lock().extra
     }
 
-    /// The current task's system call has just looked the name up.
-    pub(crate) fn set_fresh(&self) {
-        self.fresh.store(task::current_id(), Ordering::Relaxed);
-    }
-
-    /// The attributes were new at this moment of the current task's.
-    pub(crate) fn set_fresh_at(&self, moment: Moment) {
-        self.inner.lock().opened = Some(moment);
-    }
-
-    /// Nothing is known to be new.
-    pub(crate) fn forget_fresh(&self) {
-        self.fresh.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether the attributes are new as far as the current system call can tell. Once only.
-    pub(crate) fn take_fresh(&self) -> bool {
-        let task = task::current_id();
-        if self
-            .fresh
-            .compare_exchange(task, 0, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
-        {
-            return true;
-        }
-        let mut inner = self.inner.lock();
-        if inner.opened.is_some_and(|moment| moment.lasts()) {
-            return true;
-        }
-        match &mut inner.snapshot {
-            Some(snapshot) if snapshot.listing.is_current() => {
-                snapshot.listing.note_use();
-                core::mem::take(&mut snapshot.fresh)
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether a listing that the current process has open said that there are no extended
-    /// attributes, and was not asked that before.
-    pub(crate) fn listed_without_xattrs(&self, question: Question) -> bool {
-        let mut inner = self.inner.lock();
-        if !inner.extra.flags.has(AttrFlags::NO_XATTR) {
-            return false;
-        }
-        match &mut inner.snapshot {
-            Some(snapshot) if snapshot.listing.is_current() => {
-                let bit = question as u32;
-                let is_first = snapshot.answered & bit == 0;
-                snapshot.answered |= bit;
-                is_first
-            }
-            _ => false,
-        }
-    }
-
-    /// The attributes have come with a listing.
-    pub(crate) fn listed(&self, listing: &Arc<Listing>) {
-        let snapshot = Snapshot {
-            listing: listing.clone(),
-            fresh: true,
-            answered: 0,
-        };
-        let old = self.inner.lock().snapshot.replace(snapshot);
-        drop(old);
-    }
-
-    /// What a listing said does not hold any more.
-    pub(crate) fn not_listed(&self) {
-        let old = self.inner.lock().snapshot.take();
-        drop(old);
-    }
-
-    /// Remembers an open file.
-    pub(crate) fn opened(&self, open: &Arc<OpenFile>) -> Result {
-        Ok(self.inner.lock().opens.push(open.clone(), GFP_KERNEL)?)
-    }
-
-    /// Forgets an open file.
-    pub(crate) fn closed(&self, open: &Arc<OpenFile>) {
-        let gone = {
-            let mut inner = self.inner.lock();
-            let gone = inner.take_open(open);
-            if inner.opens.is_empty() {
-                self.ranges_locked.store(false, Ordering::Relaxed);
-            }
-            gone
-        };
-        drop(gone);
-    }
-
-    /// A request that writes pages back begins.
-    pub(crate) fn write_begins(&self) {
-        self.inner.lock().writes += 1;
-    }
-
-    /// A request that writes pages back has ended.
-    pub(crate) fn write_ended(&self) {
-        let told = {
-            let mut inner = self.inner.lock();
-            inner.writes = inner.writes.saturating_sub(1);
-            match inner.writes {
-                0 => inner.written.take(),
-                _ => None,
-            }
-        };
-        if let Some(told) = told {
-            told.complete();
-        }
-    }
-
-    /// Waits until no request writes pages back.
-    ///
-    /// Fails with [`EINTR`] when the caller is killed, [`ETIMEDOUT`] after `timeout` milliseconds.
-    pub(crate) fn wait_writes(&self, timeout: Option<u32>) -> Result {
-        loop {
-            let written = {
-                let mut inner = self.inner.lock();
-                if inner.writes == 0 {
-                    return Ok(());
-                }
-                match &inner.written {
-                    Some(written) => written.clone(),
-                    None => {
-                        let new = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
-                        inner.written = Some(new.clone());
-                        new
-                    }
-                }
-            };
-            match timeout {
-                Some(ms) => written.wait_killable_timeout(ms)?,
-                None => written.wait_killable()?,
-            }
-        }
-    }
-
-    /// An open file to write pages through, `last` those that are dirty.
-    ///
-    /// If that is the last use of the file, it is taken out of the list, and the server closes it
-    /// with the WRITE: see [`OpenFile::leaves`].
-    pub(crate) fn writer(&self, last: bool, session: &Arc<Session>) -> Option<Borrowed> {
-        let gone;
-        let open = {
-            let mut inner = self.inner.lock();
-            let open = find_open(&inner.opens, OpenFlags::WRITE)?;
-            let open = Borrowed::new(open.clone(), session);
-            gone = match last && open.leave() {
-                true => inner.take_open(&open),
-                false => None,
-            };
-            open
-        };
-        drop(gone);
-        Some(open)
-    }
-
-    /// An open file that can do what `how` says.
-    pub(crate) fn any_open(&self, how: OpenFlags, session: &Arc<Session>) -> Option<Borrowed> {
-        let inner = self.inner.lock();
-        // Who closes it takes it out of the list before.
-        find_open(&inner.opens, how).map(|open| Borrowed::new(open.clone(), session))
-    }
-
     /// The newest version of the contents that is known, when the page cache has an older one.
     pub(crate) fn outdated(&self) -> Option<u64> {
         let version = self.version.load(Ordering::Acquire);
@@ -600,118 +427,4 @@ impl Node {
         let (ok, fail) = (Ordering::AcqRel, Ordering::Relaxed);
         let _ = self.unsynced.compare_exchange(0, boot, ok, fail);
     }
-
-    /// Takes the open files out that only waited for data to be written.
-    pub(crate) fn take_lingering(&self) -> KVVec<Arc<OpenFile>> {
-        let mut gone = KVVec::new();
-        let mut inner = self.inner.lock();
-        while let Some(at) = inner.opens.iter().position(|open| open.lingers()) {
-            let Ok(open) = inner.opens.remove(at) else {
-                break;
-            };
-            // Without memory the file stays open until umount.
-            let _ = gone.push(open, GFP_KERNEL);
-        }
-        gone
-    }
-}
-
-impl Inner {
-    /// Takes an open file out of the list.
-    fn take_open(&mut self, open: &Arc<OpenFile>) -> Option<Arc<OpenFile>> {
-        let at = self
-            .opens
-            .iter()
-            .position(|other| Arc::ptr_eq(other, open))?;
-        self.opens.remove(at).ok()
-    }
-}
-
-/// An open file that can do what `how` says, if possible one that a program still has.
-fn find_open(opens: &[Arc<OpenFile>], how: OpenFlags) -> Option<&Arc<OpenFile>> {
-    let can = |open: &&Arc<OpenFile>| open.flags.has(how);
-    let is_open = |open: &&Arc<OpenFile>| can(open) && !open.lingers();
-    let found = opens.iter().find(is_open);
-    found.or_else(|| opens.iter().find(can))
-}
-
-/// Whether what the server told in the given incarnation of the session is of the inode.
-///
-/// A directory that this incarnation has not told of yet may be on another mount by now: HOST, or
-/// its module, was started anew since. See [`adopt`].
-pub(crate) fn is_of(inode: &Inode<Qtfs>, attr: &Attr, incarnation: u32) -> bool {
-    let (node, told) = (inode.node(), key(attr));
-    let known = node.identity();
-    let is_anew = node.incarnation.load(Ordering::Acquire) != incarnation;
-    let is_it = told == known || (is_anew && told.is_same_object(&known));
-    is_it && attr.mode & S_IFMT == inode.kind()
-}
-
-/// Takes over the id of an inode and the version of its contents, as the server told them in the
-/// given incarnation of the session. Callers may hold folios locked.
-pub(crate) fn adopt(inode: &Inode<Qtfs>, attr: &Attr, incarnation: u32) {
-    let node = inode.node();
-    if inode.mount().session.incarnation() != incarnation {
-        // The server that told it is gone, and another object may have the id by now.
-        return;
-    }
-    if key(attr).is_same_object(&node.identity()) {
-        node.mount.store(attr.mount, Ordering::Relaxed);
-    }
-    node.id.store(attr.node.0, Ordering::Release);
-    if node.incarnation.swap(incarnation, Ordering::AcqRel) == incarnation {
-        node.stamp.fetch_max(attr.stamp, Ordering::AcqRel);
-        node.version.fetch_max(attr.version, Ordering::AcqRel);
-    } else {
-        node.stamp.store(attr.stamp, Ordering::Release);
-        node.version.store(attr.version, Ordering::Release);
-    }
-}
-
-/// Takes over what the server told of an inode, in a reply to what was `asked` then. May wait for
-/// folios, so callers hold none.
-pub(crate) fn apply(inode: &Inode<Qtfs>, attr: &Attr, asked: Asked) {
-    adopt(inode, attr, asked.incarnation);
-    let node = inode.node();
-    node.class.store(attr.class as u8, Ordering::Relaxed);
-    if node.clock.load(Ordering::Acquire) > asked.clock {
-        // The reply may not know what this machine did meanwhile.
-        return;
-    }
-    inode.set_attributes(&Attributes {
-        mode: attr.mode,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        atime: attr.atime,
-        mtime: attr.mtime,
-        ctime: attr.ctime,
-        blocks: attr.blocks,
-    });
-    node.inner.lock().extra = Extra {
-        blksize: attr.blksize,
-        btime: attr.btime,
-        attributes: attr.attributes,
-        attributes_mask: attr.attributes_mask,
-        flags: attr.flags,
-    };
-    let old = inode.size();
-    if take_size(inode, attr.size, asked) && attr.size < old && inode.is_regular() {
-        // Whatever else the cache has is of an older version, and dropped when it is used.
-        let _ = inode.drop_pages(attr.size, u64::MAX);
-    }
-}
-
-/// Takes over the size that the server told in a reply to what was `asked` then, unless this
-/// machine has changed the file since. Returns whether it is another one. Callers may hold folios
-/// locked.
-pub(crate) fn take_size(inode: &Inode<Qtfs>, size: u64, asked: Asked) -> bool {
-    let node = inode.node();
-    // What this machine has written but not sent yet counts too.
-    let is_news = || {
-        let written = node.clock.load(Ordering::Acquire) > asked.clock;
-        let writing = node.writing.load(Ordering::Acquire) > 0;
-        !inode.is_regular() || !(written || writing || inode.is_dirty())
-    };
-    inode.size() != size && inode.set_size_if(size, is_news)
 }

@@ -176,11 +176,18 @@ def names_below(top, depth):
     return found
 
 
-def bound_sockets():
-    """The paths of unix sockets that are bound on this machine, as they were bound; relays have names of descriptors (proc_pid_net(5))."""
+def listening_sockets():
+    """The paths of unix sockets that listen on this machine; relays have names of descriptors, which come and go (proc_pid_net(5))."""
     with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
-        paths = [line.rstrip("\n").split(" ", 7)[7:] for line in file.readlines()[1:]]
-    return Counter(path[0] for path in paths if path and not path[0].lstrip().startswith(("@", "/proc/self/fd/")))
+        fields = [line.split(maxsplit=7) for line in file.readlines()[1:]]
+    listening = "00010000"
+    paths = [field[7].rstrip("\n") for field in fields if len(field) == 8 and field[3] == listening]
+    return Counter(without_numbers(path) for path in paths if not path.startswith(("@", "/proc/self/fd/")))
+
+
+def without_numbers(path):
+    """A guard of a supervisor is named after its namespace, which is another one when the supervisor is started again."""
+    return re.sub("(/run/qtfs/guards)/[0-9]+", r"\1/N", path)
 
 
 def state_here():
@@ -192,8 +199,8 @@ def state_here():
     return {
         "mounts": mounts,
         "processes": Counter(name for pid, name in process.names() if name not in PASSING and not is_kernel_thread(pid)),
-        "sockets": bound_sockets(),
-        "names": Counter(name for name in (*groups, *below) if not FIRST.fullmatch(name)),
+        "sockets": listening_sockets(),
+        "names": Counter(without_numbers(name) for name in (*groups, *below) if not FIRST.fullmatch(name)),
     }
 
 
