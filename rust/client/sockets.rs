@@ -292,10 +292,14 @@ impl Sockets {
             .with_alias(|dentry| Place::of(dentry, true))
             .unwrap_or(Place::anywhere());
         let node = mount.id(inode)?;
+        let purpose = match unix::waits_for_connection() {
+            true => Purpose::Connect,
+            false => Purpose::ConnectNow,
+        };
         let channel = Channel::open(mount, node, || {
             Ok(OpenChannel {
                 target: place.target(mount, inode)?,
-                purpose: Purpose::Connect,
+                purpose,
                 kind: SocketType::Stream,
                 token: 0,
                 file: FileId::NONE,

@@ -70,6 +70,8 @@ numbers! {
         Offer = 4,
         /// As `Offer`, of the open file that CHANNEL names.
         File = 5,
+        /// As `Connect`, of a caller who does not wait for room in the listener's queue: EAGAIN.
+        ConnectNow = 6,
     }
 
     /// Type of a unix socket.

@@ -75,6 +75,24 @@ bool qtfs_is_connecting(void)
 	}
 }
 
+/* Whether the current task, which is connecting, waits until there is room for it: see connect(2), EAGAIN. */
+bool qtfs_waits_for_connection(void)
+{
+	bool waits = true;
+	struct socket *sock;
+	unsigned long args[6];
+	int err;
+
+	if (qtfs_current_syscall(args) != __NR_connect)
+		return true;
+	sock = sockfd_lookup((int)args[0], &err);
+	if (!sock)
+		return true;
+	waits = !(sock->file->f_flags & O_NONBLOCK);
+	sockfd_put(sock);
+	return waits;
+}
+
 static int qtfs_bound_told(struct wait_queue_entry *wait, unsigned int mode, int sync, void *key)
 {
 	struct qtfs_bound *bound = container_of(wait, struct qtfs_bound, wait);

@@ -103,6 +103,12 @@ pub fn is_connecting() -> bool {
     unsafe { bindings::qtfs_is_connecting() }
 }
 
+/// Whether the current task, which is connecting, waits for room in the queue of the listener.
+pub fn waits_for_connection() -> bool {
+    // SAFETY: Looks at the current task only.
+    unsafe { bindings::qtfs_waits_for_connection() }
+}
+
 /// The socket that the current task binds.
 pub struct Binding(NonNull<bindings::sock>);
 

@@ -11,9 +11,9 @@ import socket
 import struct
 import threading
 import time
-from errno import EACCES, EADDRINUSE, ECONNREFUSED, ECONNRESET, ENOENT, EPIPE, EPROTOTYPE
+from errno import EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, ENOENT, EPIPE, EPROTOTYPE
 
-from qtest import ROOT, USER, case, counters, eq, eventually, fails, filesystems, host, lab, on_host, process, proxy, run, true, within
+from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, proxy, run, true, within
 from qtest.checks import patience
 from qtest.sides import CROSS, DATAGRAMS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, begin, dial, listening, receive_all, receive_exactly
 
@@ -313,6 +313,55 @@ def refusals(t):
     os.mknod("plain", 0o140777)
     eq(refused("plain"), ECONNREFUSED)
     eq(refused("missing"), ENOENT)
+
+
+def slow_to_accept(path):
+    """Has room for two connections, and takes them when it is told to."""
+    with listening(path, backlog=1) as listener:
+        listener.settimeout(0.05)
+        while not os.path.exists(path + ".end"):
+            if os.path.exists(path + ".go"):
+                try:
+                    listener.accept()[0].close()
+                except TimeoutError:
+                    pass
+            else:
+                time.sleep(0.05)
+
+
+def connect_many(path):
+    """Connects without waiting, until that fails: what failed, and how many there were before."""
+    socks = []
+    while len(socks) < 100:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except OSError as error:
+            return error.errno, len(socks)
+        socks.append(sock)
+    return 0, len(socks)
+
+
+@case("with a full queue connecting waits, or is EAGAIN with O_NONBLOCK", who=[ROOT], needs=NEEDS)
+def full_queue(t):
+    begin()
+    for number, listener in enumerate((Here, There)):
+        place = Place(t, f"s{number}")
+        serves = place.start(listener, slow_to_accept)
+        found = []
+
+        def listens(place=place, found=found):
+            found[:] = place.start(Here, connect_many).result()
+            return found[0] not in (ENOENT, ECONNREFUSED)
+        true(eventually(listens, 20), "it listens")
+        eq(found, [EAGAIN, 2])
+        waits = place.start(Here, connects)
+        true(waits.sleeps() and waits.alive(), "who may wait does")
+        files.write(f"s{number}.go", b"")
+        waits.result()
+        files.write(f"s{number}.end", b"")
+        serves.result()
 
 
 @case("a socket can be unlinked and bound again, by either machine", who=[ROOT], needs=NEEDS, limit=120)

@@ -62,7 +62,7 @@ pub(crate) fn channel(ctx: &mut Context<'_>, r: &Channel<'_>) -> Result<Reply> {
         ));
     }
     match r.purpose {
-        Purpose::Connect => found.path.permits(may::WRITE)?,
+        Purpose::Connect | Purpose::ConnectNow => found.path.permits(may::WRITE)?,
         Purpose::Listen => found.writable()?,
         Purpose::Take | Purpose::Offer | Purpose::File => {}
     }

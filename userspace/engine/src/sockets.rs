@@ -193,8 +193,9 @@ impl Host {
         let channel = Channel::new(new.end)?;
         let token = (new.session, new.token);
         match new.purpose {
-            Purpose::Connect => {
-                self.connect(channel, new.object, new.who, new.session)
+            Purpose::Connect | Purpose::ConnectNow => {
+                let waits = new.purpose == Purpose::Connect;
+                self.connect(channel, new.object, new.who, new.session, waits)
                     .await
             }
             Purpose::Listen => {
@@ -236,6 +237,7 @@ impl Host {
         object: OwnedFd,
         who: Identity,
         session: u32,
+        waits: bool,
     ) -> io::Result<()> {
         let object = Arc::new(object);
         let mut pause = RETRY;
@@ -244,8 +246,8 @@ impl Host {
             let connect = move || listener::connect_to_any(&*object, &as_who);
             let connected = tokio::task::spawn_blocking(connect).await;
             match connected.map_err(io::Error::other)? {
-                // The queue of the listener is full; a program that does not block waits here too.
-                Err(error) if error.raw_os_error() == Some(Errno::EAGAIN as i32) => {}
+                // The queue of the listener is full.
+                Err(error) if waits && error.raw_os_error() == Some(Errno::EAGAIN as i32) => {}
                 connected => break connected,
             }
             tokio::select! {

@@ -277,7 +277,10 @@ impl FromArgs<'_> for Purpose {
             "take" => Self::Take,
             "offer" => Self::Offer,
             "file" => Self::File,
-            other => bail!("{key}={other}: use connect, listen, take, offer or file"),
+            "connectnow" => Self::ConnectNow,
+            other => {
+                bail!("{key}={other}: use connect, listen, take, offer, file or connectnow")
+            }
         })
     }
 }

@@ -148,12 +148,13 @@ numbers! {
         2 => FsClass::Sys,
         _ => FsClass::Cgroup,
     };
-    Purpose as u8, 1..6u8, |n| n % 5 + 1, |n| match n {
+    Purpose as u8, 1..7u8, |n| n % 6 + 1, |n| match n {
         1 => Purpose::Connect,
         2 => Purpose::Listen,
         3 => Purpose::Take,
         4 => Purpose::Offer,
-        _ => Purpose::File,
+        5 => Purpose::File,
+        _ => Purpose::ConnectNow,
     };
     SocketType as u8, prop_oneof![Just(1u8), Just(2), Just(5)], |n| n % 2 + 1, |n| match n {
         1 => SocketType::Stream,
