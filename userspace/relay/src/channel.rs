@@ -3,22 +3,16 @@
 //! Channels: whole messages, in order. On the DPU a descriptor of `/dev/qtfs`, on HOST one end of
 //! a pair of sockets.
 
+use crate::scratch;
 use nix::unistd;
 use qtfs_proto::relay::Message;
-use qtfs_proto::relay::MAX_MESSAGE;
 use qtfs_proto::Encode;
 use qtfs_proto::Writer;
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
-
-thread_local! {
-    /// Where messages are received and made; they are copied before the thread does anything else.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_MESSAGE]);
-}
 
 /// A channel. Closing it closes the other end.
 #[derive(Debug)]
@@ -35,7 +29,7 @@ impl Channel {
     /// An error is the end as well: the connection between the machines is lost.
     pub async fn receive(&self) -> io::Result<Vec<u8>> {
         let receive = |fd: &OwnedFd| {
-            SCRATCH.with_borrow_mut(|scratch| {
+            scratch::with(|scratch| {
                 let len = unistd::read(fd.as_fd(), scratch)?;
                 Ok(scratch.get(..len).unwrap_or_default().to_vec())
             })
@@ -45,7 +39,7 @@ impl Channel {
 
     /// Sends a message.
     pub async fn send(&self, message: &Message<'_>) -> io::Result<()> {
-        let bytes = SCRATCH.with_borrow_mut(|scratch| {
+        let bytes = scratch::with(|scratch| {
             let mut w = Writer::new(scratch);
             message
                 .encode(&mut w)

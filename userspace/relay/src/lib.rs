@@ -21,6 +21,7 @@ pub mod identity;
 pub mod listener;
 pub mod local;
 pub mod rights;
+mod scratch;
 #[allow(unsafe_code)]
 pub mod sys;
 

@@ -3,6 +3,7 @@
 //! The side of a connection that a program of this machine has the other end of.
 
 use crate::identity::Identity;
+use crate::scratch;
 use crate::sys;
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -100,24 +101,30 @@ impl Local {
     /// What the program does next. At most `max` bytes of a stream.
     pub async fn receive(&self, max: usize) -> io::Result<Input> {
         let receive = |fd: &OwnedFd| match self.kind {
-            Kind::PipeReader => {
-                let mut bytes = vec![0; max];
-                let len = unistd::read(fd, &mut bytes)?;
-                bytes.truncate(len);
-                Ok((bytes, Vec::new()))
-            }
+            Kind::PipeReader => scratch::with(|scratch| {
+                let buf = scratch.get_mut(..max).unwrap_or_default();
+                let len = unistd::read(fd, buf)?;
+                Ok((buf.get(..len).unwrap_or_default().to_vec(), Vec::new()))
+            }),
             Kind::PipeWriter => Ok((Vec::new(), Vec::new())),
-            Kind::Stream => receive_message(fd, max),
+            Kind::Stream => scratch::with(|scratch| {
+                let buf = scratch.get_mut(..max).unwrap_or_default();
+                let (len, fds) = receive_message(fd, buf)?;
+                Ok((buf.get(..len).unwrap_or_default().to_vec(), fds))
+            }),
             Kind::Seqpacket => {
                 let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
                 let len = recv(fd.as_raw_fd(), &mut [0], flags)?;
                 if len > MAX_RECORD {
                     return Err(Errno::EMSGSIZE.into());
                 }
-                receive_message(fd, len)
+                let mut bytes = vec![0; len];
+                let (len, fds) = receive_message(fd, &mut bytes)?;
+                bytes.truncate(len);
+                Ok((bytes, fds))
             }
         };
-        let (bytes, fds) = self.fd.async_io(Interest::READABLE, receive).await?;
+        let (bytes, fds) = self.take(max, receive).await?;
         if !bytes.is_empty() || !fds.is_empty() {
             return Ok(Input::Data { bytes, fds });
         }
@@ -129,6 +136,28 @@ impl Local {
         Ok(Input::End {
             closed: end.closed || self.kind == Kind::PipeReader,
         })
+    }
+
+    /// Waits until `receive` has something.
+    async fn take(
+        &self,
+        max: usize,
+        receive: impl Fn(&OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)>,
+    ) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        loop {
+            let mut ready = self.fd.ready(Interest::READABLE).await?;
+            let Ok(received) = ready.try_io(|fd| receive(fd.get_ref())) else {
+                continue;
+            };
+            let (bytes, fds) = received?;
+            // A stream gives less than was asked for when it has no more (or when descriptors end a
+            // piece): then there is nothing to find out by one more call.
+            let records = matches!(self.kind, Kind::Seqpacket);
+            if !records && fds.is_empty() && (1..max).contains(&bytes.len()) {
+                ready.clear_ready_matching(tokio::io::Ready::READABLE);
+            }
+            return Ok((bytes, fds));
+        }
     }
 
     /// Writes all bytes, as one record where there are records.
@@ -177,10 +206,9 @@ impl Local {
     }
 }
 
-fn receive_message(fd: &OwnedFd, max: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut bytes = vec![0; max];
+fn receive_message(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = cmsg_space!([std::os::fd::RawFd; MAX_RIGHTS], libc::ucred);
-    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let mut slices = [IoSliceMut::new(buf)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
     let mut fds = Vec::new();
@@ -189,9 +217,7 @@ fn receive_message(fd: &OwnedFd, max: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd
             fds.extend(sys::received(received));
         }
     }
-    let len = message.bytes;
-    bytes.truncate(len);
-    Ok((bytes, fds))
+    Ok((message.bytes, fds))
 }
 
 fn send_message(
