@@ -123,12 +123,12 @@ fn tell(session: &Arc<Session>, notice: &Notice) {
             None => own::stranger(&dir).ok(),
         };
         if let Some(child) = child {
-            dir.tell_parent(&child, mask, &notice.name);
+            dir.tell_parent(&child, mask, notice.name());
         }
         drop_unwatched(session, &dir, notice.parent);
     } else if let Some(inode) = &own {
         let is_entry = mask.without(OF_ENTRIES) != mask;
-        inode.tell(mask, is_entry.then_some(&notice.name), notice.cookie);
+        inode.tell(mask, is_entry.then(|| notice.name()), notice.cookie);
     }
     if let Some(inode) = own {
         if mask.has(NotifyMask::DELETE_SELF) || mask.has(NotifyMask::UNMOUNT) {

@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/fsnotify_backend.h`](srctree/include/linux/fsnotify_backend.h)
 
+use core::ffi::CStr;
 use qtfs_bindings as bindings;
 use qtfs_proto::NotifyMask;
 
@@ -31,27 +32,28 @@ impl<F: FileSystem> Inode<F> {
     }
 
     /// Tells those who watch it what happened to it or, with a name, to an entry of it.
-    pub fn tell(&self, mask: NotifyMask, name: Option<&[u8]>, cookie: u32) {
+    pub fn tell(&self, mask: NotifyMask, name: Option<&CStr>, cookie: u32) {
         let (name, len) = match name {
-            Some(name) => (name.as_ptr(), name.len()),
+            Some(name) => (name.to_bytes_with_nul().as_ptr(), name.count_bytes()),
             None => (core::ptr::null(), 0),
         };
-        // SAFETY: The inode is alive, and the name has so many bytes.
+        // SAFETY: The inode is alive, and the name has so many bytes and a NUL, which inotify's
+        // `strscpy` looks for.
         unsafe {
             bindings::qtfs_notify_tell(self.as_raw(), mask.bits(), name, len as u32, cookie);
         }
     }
 
     /// Tells those who watch this directory or `child` what happened to that entry of it.
-    pub fn tell_parent(&self, child: &Self, mask: NotifyMask, name: &[u8]) {
-        // SAFETY: The inodes are alive, and the name has so many bytes.
+    pub fn tell_parent(&self, child: &Self, mask: NotifyMask, name: &CStr) {
+        // SAFETY: As in `tell`.
         unsafe {
             bindings::qtfs_notify_tell_parent(
                 self.as_raw(),
                 child.as_raw(),
                 mask.bits(),
-                name.as_ptr(),
-                name.len() as u32,
+                name.to_bytes_with_nul().as_ptr(),
+                name.count_bytes() as u32,
             );
         }
     }

@@ -437,6 +437,7 @@ fn event(session: &Session, header: &Header, body: &[u8]) -> Result {
         Ok(Event::Notified(notified)) => {
             let mut name = KVec::new();
             name.extend_from_slice(notified.name.bytes(), GFP_KERNEL)?;
+            name.push(0, GFP_KERNEL)?;
             let notice = Notice {
                 watch: notified.watch,
                 parent: notified.parent,

@@ -79,7 +79,15 @@ pub(crate) struct Notice {
     pub(crate) parent: u64,
     pub(crate) mask: NotifyMask,
     pub(crate) cookie: u32,
+    /// With a NUL at its end.
     pub(crate) name: KVec<u8>,
+}
+
+impl Notice {
+    /// The name of an entry of a directory; empty if it is about none.
+    pub(crate) fn name(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.name).unwrap_or_default()
+    }
 }
 
 /// What the thread does next.
