@@ -6,7 +6,7 @@ import signal
 import subprocess
 from errno import EACCES
 
-from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, server, skip, spawn, true
+from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, server, skip, true
 from qtest.checks import patience
 from qtest.inotify import BITS, Fanotify, Inotify, Told
 
@@ -256,10 +256,10 @@ def tool(t):
     if process.run(["sh", "-c", "command -v inotifywait"], check=False).status:
         skip("there is no inotifywait in the machines")
     os.mkdir("top")
-    waits = spawn(process.run, ["inotifywait", "-q", "-e", "create", t.path("top")])
-    true(waits.sleeps(20), "it waits")
-    host.files.write(t.there("top/f"))
-    eq(waits.result(30).text.split()[1:], ["CREATE", "f"])
+    with subprocess.Popen(["inotifywait", "-e", "create", t.path("top")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waits:
+        true(any("established" in line for line in iter(waits.stderr.readline, "")), "it watches")
+        host.files.write(t.there("top/f"))
+        eq(waits.stdout.read().split()[1:], ["CREATE", "f"])
 
 
 @case("fsnotify, which Go programs use, sees the host's changes", who=[ROOT], needs=NEEDS, limit=120)
