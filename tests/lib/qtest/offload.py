@@ -163,7 +163,9 @@ LOOKED_AT = {"/run/containerd": 4, "/run/docker": 4, "/run/qtfs": 3, "/var/lib/d
              "/var/lib/docker/overlay2": 1, "/var/lib/containerd/io.containerd.runtime.v2.task": 3,
              "/var/lib/containerd/io.containerd.grpc.v1.cri": 3, "/var/lib/containerd/tmpmounts": 1}
 # What the first container, of a namespace of containerd or of all, makes for those that follow.
-FIRST = re.compile(r".*/(moby|default|docker|k8s\.io|kubepods)|/run/docker/(netns|runtime-runc)|/run/containerd/(s|runc|fifo)|.*/(containers|sandboxes)")
+FIRST = re.compile(r".*/(moby|default|docker|k8s\.io|kubepods)|/run/docker/(netns|runtime-runc)|/run/containerd/(s|runc|fifo)|.*/(containers|sandboxes)"
+                   # dockerd takes the first away once a minute; one that was killed leaves the second, until a machine boots.
+                   r"|/run/docker/netns/.*|/run/docker/libnetwork/.*\.sock")
 
 
 def names_below(top, depth):
@@ -186,8 +188,8 @@ def listening_sockets():
 
 
 def without_numbers(path):
-    """A guard of a supervisor is named after its namespace, which is another one when the supervisor is started again."""
-    return re.sub("(/run/qtfs/guards)/[0-9]+", r"\1/N", path)
+    """Guards of supervisors and a socket of dockerd have other names when the program is started again."""
+    return re.sub("(/run/qtfs/guards|/run/docker/libnetwork)/[0-9a-f]+", r"\1/N", path)
 
 
 def state_here():

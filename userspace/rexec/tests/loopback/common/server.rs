@@ -142,6 +142,11 @@ impl Server {
         fs::read_to_string(self.file("log")).expect("the log is there")
     }
 
+    /// Waits until it has logged something; a client may know of its refusal before.
+    pub(crate) fn logs(&self, text: &str) {
+        eventually(text, || self.log().contains(text));
+    }
+
     /// rexec for this server, without a program.
     pub(crate) fn rexec(&self) -> Command {
         client(self.dir(), &self.address)
