@@ -18,8 +18,8 @@ use tracing::level_filters::LevelFilter;
 #[derive(Debug, Parser)]
 #[command(name = "udsproxyd", version, after_help = EXIT_STATUS, override_usage = "udsproxyd [OPTIONS]")]
 struct Args {
-    /// Threads that relay
-    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Threads that relay; more take turns at connections, which costs each message time
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
 
     /// How much to log

@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 #[test]
 fn without_arguments_it_runs() {
     let options = parse_from(["udsproxyd"]).unwrap();
-    assert_eq!(options.threads, 2);
+    assert_eq!(options.threads, 1);
     assert_eq!(options.log, LevelFilter::INFO);
     assert_eq!(options.hint, None);
 }
