@@ -22,17 +22,23 @@ static int qtfs_current_syscall(unsigned long args[6])
 	return syscall_get_nr(current, regs);
 }
 
-/* The unix socket that the current task binds, held; NULL if it binds none. */
-struct sock *qtfs_binding_socket(void)
+/* The socket that the current task's system call, if it is @nr, is about, held; NULL if there is none. */
+static struct socket *qtfs_socket_of_call(int nr)
 {
-	struct sock *sk = NULL;
-	struct socket *sock;
 	unsigned long args[6];
 	int err;
 
-	if (qtfs_current_syscall(args) != __NR_bind)
+	if (qtfs_current_syscall(args) != nr)
 		return NULL;
-	sock = sockfd_lookup((int)args[0], &err);
+	return sockfd_lookup((int)args[0], &err);
+}
+
+/* The unix socket that the current task binds, held; NULL if it binds none. */
+struct sock *qtfs_binding_socket(void)
+{
+	struct socket *sock = qtfs_socket_of_call(__NR_bind);
+	struct sock *sk = NULL;
+
 	if (!sock)
 		return NULL;
 	if (sock->sk && sock->sk->sk_family == AF_UNIX) {
@@ -78,14 +84,9 @@ bool qtfs_is_connecting(void)
 /* Whether the current task, which is connecting, waits until there is room for it: see connect(2), EAGAIN. */
 bool qtfs_waits_for_connection(void)
 {
-	bool waits = true;
-	struct socket *sock;
-	unsigned long args[6];
-	int err;
+	struct socket *sock = qtfs_socket_of_call(__NR_connect);
+	bool waits;
 
-	if (qtfs_current_syscall(args) != __NR_connect)
-		return true;
-	sock = sockfd_lookup((int)args[0], &err);
 	if (!sock)
 		return true;
 	waits = !(sock->file->f_flags & O_NONBLOCK);

@@ -175,7 +175,7 @@ ACCEPTED = [
      "the host's surveyor shares pages with the process while it surveys"),
     (r"/\d+(/task/\d+)?/(stack|wchan|syscall|sched|schedstat|stat|status|comm)", ("contents",),
      "kernel threads that serve the network or the survey are somewhere else at that moment"),
-    (r"/(kpage\w+|kernel/slab/[^/]+/\w+|sys/fs/(file-nr|dentry-state|inode-nr|inode-state)|sys/kernel/random/entropy_avail)", ("contents",),
+    (r"/(kpage\w+|kernel/slab/[^/]+/(objects|objects_partial|total_objects|partial|cpu_slabs|slabs)|sys/fs/(file-nr|dentry-state|inode-nr|inode-state)|sys/kernel/random/entropy_avail)", ("contents",),
      "they count what the kernel has in use, and the host's surveyor uses other things than the server"),
     (r"/kernel/(debug/)?tracing/events/.*", ("status", "identity"),
      "all files of tracing/events have one inode number, and so one inode here: whoever looks at two at once may see either's attributes"),

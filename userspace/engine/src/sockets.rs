@@ -46,7 +46,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-/// Threads that relay: with more, each message wakes them in turn, which takes half as long again.
+/// Threads that relay: with more, each message wakes them in turn, which takes a quarter longer.
 const THREADS: usize = 1;
 /// Threads that connect as somebody, at most.
 const BLOCKING: usize = 8;

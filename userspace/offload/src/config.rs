@@ -129,6 +129,11 @@ const DOCKER: [&str; 5] = [
 // Not more of its directory: kubelet looks for the disk that the rest is on.
 const KUBELET: [&str; 2] = ["/var/lib/kubelet/pods", "/var/log/pods"];
 
+/// Where an absolute path leads to whoever has this root directory.
+pub fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
 impl Config {
     /// Reads a file.
     pub fn read(file: &Path) -> Result<Self, Failure> {
@@ -174,7 +179,7 @@ impl Config {
 
     /// Where something is that the daemons call `path`.
     pub fn below_root(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        below(&self.root, path)
     }
 
     /// The directory of the programs.

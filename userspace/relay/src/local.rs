@@ -124,7 +124,7 @@ impl Local {
                 Ok((bytes, fds))
             }
         };
-        let (bytes, fds) = self.take(max, receive).await?;
+        let (bytes, fds) = self.fd.async_io(Interest::READABLE, receive).await?;
         if !bytes.is_empty() || !fds.is_empty() {
             return Ok(Input::Data { bytes, fds });
         }
@@ -136,28 +136,6 @@ impl Local {
         Ok(Input::End {
             closed: end.closed || self.kind == Kind::PipeReader,
         })
-    }
-
-    /// Waits until `receive` has something.
-    async fn take(
-        &self,
-        max: usize,
-        receive: impl Fn(&OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)>,
-    ) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        loop {
-            let mut ready = self.fd.ready(Interest::READABLE).await?;
-            let Ok(received) = ready.try_io(|fd| receive(fd.get_ref())) else {
-                continue;
-            };
-            let (bytes, fds) = received?;
-            // A stream gives less than was asked for when it has no more (or when descriptors end a
-            // piece): then there is nothing to find out by one more call.
-            let records = matches!(self.kind, Kind::Seqpacket);
-            if !records && fds.is_empty() && (1..max).contains(&bytes.len()) {
-                ready.clear_ready_matching(tokio::io::Ready::READABLE);
-            }
-            return Ok((bytes, fds));
-        }
     }
 
     /// Writes all bytes, as one record where there are records.

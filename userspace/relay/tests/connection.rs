@@ -2,6 +2,7 @@
 
 //! Connections over a pair of sockets in the place of a channel between machines.
 
+use nix::fcntl::OFlag;
 use nix::sys::socket::send;
 use nix::sys::socket::sendmsg;
 use nix::sys::socket::setsockopt;
@@ -17,6 +18,7 @@ use qtfs_proto::relay::Passed;
 use qtfs_relay::channel::Channel;
 use qtfs_relay::connection::relay;
 use qtfs_relay::identity::Identity;
+use qtfs_relay::local::Input;
 use qtfs_relay::local::Kind;
 use qtfs_relay::local::Local;
 use qtfs_relay::rights::Boxed;
@@ -276,4 +278,21 @@ async fn more_than_the_window_ends_the_connection() {
         a.read_to_end(&mut all).map_or(0, |_| all.len())
     });
     assert!(read.await.unwrap() < 100 * bytes.len());
+}
+
+#[tokio::test]
+async fn a_short_read_does_not_mean_that_there_is_no_more() {
+    // Each read of a pipe of packets gives one.
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_DIRECT | OFlag::O_NONBLOCK).unwrap();
+    let local = Local::new(reader, Kind::PipeReader, &Identity::default()).unwrap();
+    for packet in [b"one", b"two"] {
+        nix::unistd::write(&writer, packet).unwrap();
+    }
+    for packet in [b"one", b"two"] {
+        let received = tokio::time::timeout(Duration::from_secs(10), local.receive(100));
+        match received.await.expect("it is there").unwrap() {
+            Input::Data { bytes, .. } => assert_eq!(bytes, packet),
+            other => panic!("{other:?}"),
+        }
+    }
 }

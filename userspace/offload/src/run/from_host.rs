@@ -4,6 +4,7 @@
 //!
 //! What manages a machine also looks at it: kubelet measures memory, processors and control groups.
 
+use crate::config::below;
 use nix::mount::MntFlags;
 use nix::mount::MsFlags;
 use std::fs::Permissions;
@@ -18,7 +19,7 @@ const SCRATCH: &str = "/run/qtfs/from-host";
 pub(super) fn mount(root: &Path, paths: &[impl AsRef<Path>]) -> io::Result<()> {
     for path in paths {
         let path = path.as_ref();
-        let place = root.join(path.strip_prefix("/").unwrap_or(path));
+        let place = below(root, path);
         let mounted = place.metadata().and_then(|meta| match meta.is_dir() {
             true => mount_qtfs(path, &place),
             false => mount_file(path, &place),

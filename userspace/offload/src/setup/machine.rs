@@ -2,6 +2,7 @@
 
 //! What there is on a machine: addresses, modules, programs, propagation of mounts.
 
+use crate::config::below;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::run::FIRST_PID;
@@ -59,14 +60,10 @@ pub(super) fn path_with(first: &str) -> String {
 
 /// Where a program is, in the usual directories below `root`.
 pub(super) fn find(root: &Path, program: &str) -> Option<PathBuf> {
-    let directories: &[&str] = match program.starts_with('/') {
-        true => &["/"],
-        false => &DIRECTORIES,
-    };
-    directories
+    DIRECTORIES
         .iter()
-        .map(|directory| Path::new(directory).join(program.trim_start_matches('/')))
-        .map(|path| root.join(path.strip_prefix("/").unwrap_or(&path)))
+        // An absolute path stays what it is.
+        .map(|directory| below(root, &Path::new(directory).join(program)))
         .find(|path| path.is_file())
 }
 
