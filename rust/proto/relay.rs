@@ -19,6 +19,8 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 pub const MAX_PAYLOAD: usize = 56 * 1024;
 /// Most descriptors of one [`Message::Data`], as Linux's `SCM_MAX_FD`.
 pub const MAX_RIGHTS: usize = 253;
+/// Longest name of a socket in bytes, as `sun_path` (unix(7)).
+pub const MAX_NAME: usize = 108;
 /// What the sender of data may have on its way, as [`cost`] counts.
 pub const WINDOW: u32 = 256 * 1024;
 
@@ -128,6 +130,19 @@ wire_struct! {
         gid: u32,
         /// Supplementary groups.
         groups: List<'a, u32>,
+    }
+}
+
+wire_struct! {
+    /// Who has sent a datagram.
+    Sender<'a> {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// The name that its socket is bound to, at most [`MAX_NAME`] bytes; empty if it is bound to
+        /// none that means something to the other machine.
+        name: Bytes<'a>,
     }
 }
 
@@ -243,6 +258,8 @@ pub enum Message<'a> {
         /// Who.
         peer: Peer<'a>,
     },
+    /// The datagrams that follow are of this sender. Without a word of it they are root's.
+    Sender(Sender<'a>),
 }
 
 impl<'a> Message<'a> {
@@ -253,6 +270,7 @@ impl<'a> Message<'a> {
     const STOP: u8 = 5;
     const CLOSE: u8 = 6;
     const INCOMING: u8 = 7;
+    const SENDER: u8 = 8;
 
     /// Reads a message; bytes left over are an error.
     pub fn decode(bytes: &'a [u8]) -> Result<Self> {
@@ -292,6 +310,12 @@ impl<'a> Message<'a> {
             Self::INCOMING => Self::Incoming {
                 token: r.get()?,
                 peer: r.get()?,
+            },
+            Self::SENDER => match r.get::<Sender<'_>>()? {
+                sender if sender.name.bytes().len() > MAX_NAME => {
+                    return Err(Error::Invalid("name of a socket"))
+                }
+                sender => Self::Sender(sender),
             },
             _ => return Err(Error::Invalid("kind of a message")),
         };
@@ -343,6 +367,13 @@ impl Encode for Message<'_> {
                 w.put(&Self::INCOMING)?;
                 w.put(token)?;
                 w.put(peer)
+            }
+            Self::Sender(sender) => {
+                if sender.name.bytes().len() > MAX_NAME {
+                    return Err(Error::NoSpace);
+                }
+                w.put(&Self::SENDER)?;
+                w.put(sender)
             }
         }
     }

@@ -15,7 +15,7 @@ from errno import EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, ENOENT, 
 
 from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, proxy, run, true, within
 from qtest.checks import patience
-from qtest.sides import CROSS, DATAGRAMS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, begin, dial, listening, receive_all, receive_exactly
+from qtest.sides import CROSS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, begin, dial, listening, receive_all, receive_exactly
 
 NEEDS = "qtfs"
 
@@ -122,31 +122,6 @@ def records(t):
             serves = place.start(listener, records_echo)
             eq(place.start(dialer, records_ask).result(), [1, 1000, 60_000, 150_000, 3])
             eq(serves.result(), [1, 1000, 60_000, 150_000, 3])
-
-
-def take_datagrams(path, count):
-    """So many datagrams."""
-    with listening(path, DATAGRAMS) as sock:
-        return [sock.recv(1 << 20) for _ in range(count)]
-
-
-def give_datagrams(path, count):
-    """Sends datagrams, by a connection and without."""
-    with dial(path, DATAGRAMS) as sock:
-        for number in range(count - 1):
-            sock.send(b"%d" % number * 1000)
-    with socket.socket(socket.AF_UNIX, DATAGRAMS) as sock:
-        sock.sendto(b"last", path)
-
-
-@case("datagrams arrive", who=[ROOT], needs=NEEDS, limit=120)
-def datagrams(t):
-    begin()
-    for number, (listener, dialer) in enumerate(SIDES):
-        place = Place(t, f"s{number}")
-        takes = place.start(listener, take_datagrams, 5)
-        place.start(dialer, give_datagrams, 5).result()
-        eq(sorted(takes.result()), sorted([b"%d" % n * 1000 for n in range(4)] + [b"last"]))
 
 
 def answer_at_end(path):

@@ -26,6 +26,14 @@ fn right(path: &[u8]) -> Right<'_> {
     }
 }
 
+fn sender(name: &[u8]) -> Sender<'_> {
+    Sender {
+        uid: 1000,
+        gid: 100,
+        name: Bytes::new(name).expect("any bytes will do"),
+    }
+}
+
 #[test]
 fn messages_come_back_as_they_were_sent() {
     let (mut rights, mut groups) = ([0; 256], [0; 64]);
@@ -57,6 +65,8 @@ fn messages_come_back_as_they_were_sent() {
         Message::Stop,
         Message::Close(104),
         Message::Incoming { token: 6, peer },
+        Message::Sender(sender(b"/run/x")),
+        Message::Sender(sender(b"")),
     ];
     for message in &messages {
         let bytes = encoded(message);
@@ -106,11 +116,25 @@ fn what_is_too_much_is_refused() {
         Err(Error::Invalid("kind of a message"))
     );
     assert_eq!(Message::decode(&[]), Err(Error::Truncated));
+    let long = vec![b'x'; MAX_NAME + 1];
+    let unsent = Message::Sender(sender(&long));
+    assert_eq!(
+        unsent.encode(&mut Writer::new(&mut buf)),
+        Err(Error::NoSpace)
+    );
+    let mut received = encoded(&Message::Sender(sender(&long[1..])));
+    // One more byte, and a length that says so.
+    received.push(b'x');
+    received[9] += 1;
+    assert_eq!(
+        Message::decode(&received),
+        Err(Error::Invalid("name of a socket"))
+    );
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..9u8) {
+    fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..10u8) {
         let bytes = [&[kind], &bytes[..]].concat();
         if let Ok(message) = Message::decode(&bytes) {
             prop_assert_eq!(encoded(&message), bytes);

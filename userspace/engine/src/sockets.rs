@@ -255,14 +255,13 @@ impl Host {
                 () = channel.closed() => return Ok(()),
             }
         };
-        drop(object);
         let (kind, socket) = match connected {
             Ok(connected) => connected,
             Err(error) => return opened(&channel, Err(error), SocketType::Stream).await,
         };
         opened(&channel, Ok(()), kind).await?;
         // HOST's program sees who connected; data does not say it once more.
-        let local = Local::new(socket, Kind::from(kind), &who)?;
+        let local = Local::connected(socket, kind, object, &who)?;
         self.relay(local, channel, session).await;
         Ok(())
     }
@@ -282,7 +281,7 @@ impl Host {
         };
         if kind == SocketType::Datagram {
             opened(&channel, Ok(()), kind).await?;
-            let local = Local::new(bound, Kind::Seqpacket, &Identity::default())?;
+            let local = Local::new(bound, Kind::from(kind), &Identity::default())?;
             self.relay(local, channel, session).await;
             return Ok(());
         }

@@ -7,6 +7,8 @@
 //! through; what it has to keep is bounded by the credit that the other end has.
 
 use crate::channel::Channel;
+use crate::datagram;
+use crate::datagram::Sender;
 use crate::errno_of;
 use crate::local::Input;
 use crate::local::Kind;
@@ -36,6 +38,7 @@ enum Item {
         more: bool,
         rights: Vec<OwnedRight>,
         bytes: Vec<u8>,
+        sender: Option<Sender>,
         cost: u32,
     },
     End,
@@ -135,15 +138,23 @@ impl<P: Passing> Connection<P> {
     /// From the program into the channel. Returns what to close the channel with when there is
     /// nothing left to do.
     async fn read(&self) -> io::Result<u32> {
-        if self.local.kind() == Kind::PipeWriter {
+        if matches!(self.local.kind(), Kind::PipeWriter | Kind::DatagramWriter) {
             self.local.closed().await?;
             return Ok(0);
         }
+        let mut last = Sender::default();
         loop {
             let max = self.payload().await;
             match self.local.receive(max).await {
-                Ok(Input::Data { bytes, fds }) => {
-                    if let Err(error) = self.send(&bytes, fds).await {
+                Ok(Input::Data { bytes, fds, sender }) => {
+                    let sent = async {
+                        if let Some(sender) = sender.filter(|sender| *sender != last) {
+                            self.say_sender(&sender).await?;
+                            last = sender;
+                        }
+                        self.send(&bytes, fds).await
+                    };
+                    if let Err(error) = sent.await {
                         return self.lost(error).await;
                     }
                 }
@@ -169,13 +180,24 @@ impl<P: Passing> Connection<P> {
     /// The channel takes nothing any more. The program cannot write from now on, but still gets what
     /// has come.
     async fn lost(&self, error: io::Error) -> io::Result<u32> {
-        if matches!(self.local.kind(), Kind::PipeReader | Kind::PipeWriter) {
+        if !matches!(self.local.kind(), Kind::Stream | Kind::Seqpacket) {
             return Err(error);
         }
         tracing::debug!("a channel is lost: {error}");
         self.passing.lost().await;
         self.local.end_reading();
         std::future::pending().await
+    }
+
+    /// Says who has sent the datagrams that follow.
+    async fn say_sender(&self, sender: &Sender) -> io::Result<()> {
+        self.payload().await;
+        self.state().credit -= cost(0);
+        let sender = Sender {
+            name: self.passing.name_there(sender.name.clone()),
+            ..*sender
+        };
+        self.channel.send(&Message::Sender(sender.message())).await
     }
 
     /// Sends what the program has written: one piece of a stream, or one record.
@@ -216,7 +238,7 @@ impl<P: Passing> Connection<P> {
             self.state().credit -= cost(piece.len());
             self.channel
                 .send(&Message::Data {
-                    more: !behind.is_empty() && self.local.kind() == Kind::Seqpacket,
+                    more: !behind.is_empty() && self.local.kind().has_records(),
                     rights: packed,
                     bytes: piece,
                 })
@@ -231,6 +253,9 @@ impl<P: Passing> Connection<P> {
 
     /// From the channel into the queue. Returns when the connection to the other machine is lost.
     async fn receive(&self) -> io::Result<()> {
+        // Of the datagrams that follow, and what was said of it takes until the first.
+        let mut sender = None;
+        let mut said = 0;
         loop {
             let bytes = match self.channel.receive().await {
                 Ok(bytes) if bytes.is_empty() => break,
@@ -253,8 +278,17 @@ impl<P: Passing> Connection<P> {
                     more,
                     rights: rights.iter().map(|right| OwnedRight::of(&right)).collect(),
                     bytes: bytes.to_vec(),
-                    cost: cost(bytes.len()),
+                    sender: sender.clone(),
+                    cost: cost(bytes.len()) + std::mem::take(&mut said),
                 },
+                Message::Sender(next) if self.local.kind() == Kind::DatagramWriter => {
+                    sender = Some(Sender::of(&next));
+                    said += cost(0);
+                    if said > WINDOW {
+                        return Err(broken("more senders than there is credit for"));
+                    }
+                    continue;
+                }
                 Message::Credit(credit) => {
                     let mut state = self.state();
                     let credit = state.credit.checked_add(credit);
@@ -266,7 +300,7 @@ impl<P: Passing> Connection<P> {
                     continue;
                 }
                 Message::Stop => {
-                    if self.local.kind() == Kind::PipeReader {
+                    if matches!(self.local.kind(), Kind::PipeReader | Kind::DatagramReader) {
                         return Ok(());
                     }
                     self.local.end_reading();
@@ -277,7 +311,7 @@ impl<P: Passing> Connection<P> {
                     self.state().closed = true;
                     Item::Close
                 }
-                Message::Opened { .. } | Message::Incoming { .. } => {
+                Message::Opened { .. } | Message::Incoming { .. } | Message::Sender(_) => {
                     return Err(broken("a message that is not for a connection"))
                 }
             };
@@ -326,11 +360,12 @@ impl<P: Passing> Connection<P> {
                 more,
                 rights,
                 bytes,
+                sender,
                 cost,
             } = item
             else {
                 let is_end = matches!(item, Item::End);
-                if !is_end || self.local.kind() == Kind::PipeWriter {
+                if !is_end || !matches!(self.local.kind(), Kind::Stream | Kind::Seqpacket) {
                     return Ok(());
                 }
                 self.local.end_writing();
@@ -344,7 +379,7 @@ impl<P: Passing> Connection<P> {
             for right in rights {
                 passed.extend(self.realize(right).await);
             }
-            let whole = if self.local.kind() == Kind::Seqpacket {
+            let whole = if self.local.kind().has_records() {
                 record.extend_from_slice(&bytes);
                 if record.len() > MAX_RECORD {
                     return Err(broken("a record that is too long"));
@@ -355,7 +390,7 @@ impl<P: Passing> Connection<P> {
             };
             if let Some(bytes) = whole.filter(|_| !refused) {
                 let fds = std::mem::take(&mut passed);
-                if let Err(error) = self.local.send(&bytes, fds).await {
+                if let Err(error) = self.deliver(&bytes, fds, sender).await {
                     tracing::debug!("a program takes no more data: {error}");
                     refused = true;
                     self.tell(&Message::Stop).await;
@@ -369,6 +404,30 @@ impl<P: Passing> Connection<P> {
             }
         }
         Ok(())
+    }
+
+    /// Gives a program its data. Fails when it takes none any more.
+    async fn deliver(
+        &self,
+        bytes: &[u8],
+        fds: Vec<OwnedFd>,
+        sender: Option<Sender>,
+    ) -> io::Result<()> {
+        if self.local.kind() != Kind::DatagramWriter {
+            return self.local.send(bytes, fds).await;
+        }
+        let sender = sender.unwrap_or_default();
+        let sender = Sender {
+            name: self.passing.name_here(sender.name),
+            ..sender
+        };
+        match self.local.send_as(&sender, bytes, &fds).await {
+            Err(error) if !datagram::is_gone(&error) => {
+                tracing::warn!("a datagram of {} bytes is not taken: {error}", bytes.len());
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Sends what nobody needs when the channel is lost: what has come is written all the same.

@@ -9,6 +9,7 @@
 //! - [`local`]: the program's side: a socket, or a pipe that was passed.
 //! - [`connection`]: everything from the one to the other until both are done.
 //! - [`rights`]: descriptors that programs pass with their data.
+//! - [`datagram`]: who sends datagrams, and the sockets that do so in their place.
 //! - [`identity`]: acting as the program of the other machine.
 //! - [`listener`]: sockets that are bound to inodes that exist.
 //! - [`sys`]: all unsafe code.
@@ -17,6 +18,7 @@
 
 pub mod channel;
 pub mod connection;
+pub mod datagram;
 pub mod identity;
 pub mod listener;
 pub mod local;

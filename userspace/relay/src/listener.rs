@@ -6,11 +6,12 @@
 
 use crate::identity::Identity;
 use nix::errno::Errno;
+use nix::sys::socket;
 use nix::sys::socket::accept4;
 use nix::sys::socket::bind;
-use nix::sys::socket::connect;
 use nix::sys::socket::listen;
-use nix::sys::socket::socket;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::AddressFamily;
 use nix::sys::socket::Backlog;
 use nix::sys::socket::SockFlag;
@@ -32,7 +33,7 @@ pub fn new_socket(kind: SocketType) -> io::Result<OwnedFd> {
         SocketType::Seqpacket => SockType::SeqPacket,
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    Ok(socket(AddressFamily::Unix, kind, flags, None)?)
+    Ok(socket::socket(AddressFamily::Unix, kind, flags, None)?)
 }
 
 /// Binds a socket to the inode of `object`; `directory` is where.
@@ -40,6 +41,10 @@ pub fn bind_to(kind: SocketType, directory: &impl AsFd, object: &impl AsFd) -> i
     let (directory, object) = (directory.as_fd().as_raw_fd(), object.as_fd().as_raw_fd());
     let path = format!("/proc/self/fd/{directory}/{object}");
     let socket = new_socket(kind)?;
+    if kind == SocketType::Datagram {
+        // Before anybody can send: the kernel notes who sends for those who ask.
+        setsockopt(&socket, PassCred, &true)?;
+    }
     bind(socket.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
     Ok(socket)
 }
@@ -47,11 +52,16 @@ pub fn bind_to(kind: SocketType, directory: &impl AsFd, object: &impl AsFd) -> i
 /// Connects to what is bound to the inode of `object`, as `who`. Blocks for no longer than it takes
 /// the kernel.
 pub fn connect_to(kind: SocketType, object: &impl AsFd, who: &Identity) -> io::Result<OwnedFd> {
+    let socket = new_socket(kind)?;
+    who.act(|| connect(&socket, object))?;
+    Ok(socket)
+}
+
+/// Connects a socket to what is bound to the inode of `object`, as the calling thread.
+pub(crate) fn connect(socket: &OwnedFd, object: &impl AsFd) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", object.as_fd().as_raw_fd());
     let address = UnixAddr::new(path.as_str())?;
-    let socket = new_socket(kind)?;
-    who.act(|| Ok(connect(socket.as_raw_fd(), &address)?))?;
-    Ok(socket)
+    Ok(socket::connect(socket.as_raw_fd(), &address)?)
 }
 
 /// Connects to what is bound to the inode of `object`, whatever its type is.

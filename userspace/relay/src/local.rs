@@ -2,6 +2,8 @@
 
 //! The side of a connection that a program of this machine has the other end of.
 
+use crate::datagram::Outlets;
+use crate::datagram::Sender;
 use crate::identity::Identity;
 use crate::scratch;
 use crate::sys;
@@ -16,6 +18,8 @@ use nix::sys::socket::ControlMessage;
 use nix::sys::socket::ControlMessageOwned;
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::Shutdown;
+use nix::sys::socket::SockaddrLike;
+use nix::sys::socket::UnixAddr;
 use nix::sys::socket::UnixCredentials;
 use nix::unistd;
 use qtfs_proto::relay::SocketType;
@@ -25,6 +29,9 @@ use std::io::IoSlice;
 use std::io::IoSliceMut;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
 
@@ -42,15 +49,31 @@ pub enum Kind {
     PipeReader,
     /// The end of a pipe that is written here.
     PipeWriter,
+    /// A bound socket that datagrams are received from.
+    DatagramReader,
+    /// A connected socket that they are sent to.
+    DatagramWriter,
 }
 
 impl From<SocketType> for Kind {
-    /// What a connected socket of a type is; datagrams are records.
+    /// What a socket of a type is that programs connect to: one that `accept(2)` has returned, or
+    /// the one that is bound if there is no such thing.
     fn from(kind: SocketType) -> Self {
         match kind {
             SocketType::Stream => Self::Stream,
-            SocketType::Seqpacket | SocketType::Datagram => Self::Seqpacket,
+            SocketType::Seqpacket => Self::Seqpacket,
+            SocketType::Datagram => Self::DatagramReader,
         }
+    }
+}
+
+impl Kind {
+    /// Whether what is written at once is read at once.
+    pub(crate) fn has_records(self) -> bool {
+        matches!(
+            self,
+            Self::Seqpacket | Self::DatagramReader | Self::DatagramWriter
+        )
     }
 }
 
@@ -63,6 +86,8 @@ pub enum Input {
         bytes: Vec<u8>,
         /// Descriptors that came with them.
         fds: Vec<OwnedFd>,
+        /// Who has sent a datagram.
+        sender: Option<Sender>,
     },
     /// It writes no more, and has closed its end if so.
     End {
@@ -79,18 +104,45 @@ pub struct Local {
     /// Who the program at the other machine is, for programs that ask with each message
     /// (`SO_PASSCRED`).
     who: Option<(u32, u32)>,
+    /// Where datagrams of senders with names are sent.
+    outlets: Option<Outlets>,
+}
+
+/// How often is looked whether somebody still receives datagrams.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Root is what the kernel says by itself.
+fn credentials(uid: u32, gid: u32) -> Option<(u32, u32)> {
+    (uid != 0 || gid != 0).then_some((uid, gid))
 }
 
 impl Local {
     /// Takes over a descriptor. Needs a runtime. `who` is at the other machine.
     pub fn new(fd: OwnedFd, kind: Kind, who: &Identity) -> io::Result<Self> {
-        // Root is what the kernel says by itself.
-        let who = (who.uid != 0 || who.gid != 0).then_some((who.uid, who.gid));
         Ok(Self {
             fd: sys::register(fd, Interest::READABLE | Interest::WRITABLE)?,
             kind,
-            who,
+            who: credentials(who.uid, who.gid),
+            outlets: None,
         })
+    }
+
+    /// Takes over a socket that [`listener::connect_to`](crate::listener::connect_to) has connected;
+    /// or, if it is one of datagrams, what those are sent with.
+    pub fn connected(
+        fd: OwnedFd,
+        kind: SocketType,
+        to: Arc<OwnedFd>,
+        who: &Identity,
+    ) -> io::Result<Self> {
+        match kind {
+            SocketType::Stream => Self::new(fd, Kind::Stream, who),
+            SocketType::Seqpacket => Self::new(fd, Kind::Seqpacket, who),
+            SocketType::Datagram => Ok(Self {
+                outlets: Some(Outlets::new(to)),
+                ..Self::new(fd, Kind::DatagramWriter, who)?
+            }),
+        }
     }
 
     /// What it is.
@@ -100,42 +152,93 @@ impl Local {
 
     /// What the program does next. At most `max` bytes of a stream.
     pub async fn receive(&self, max: usize) -> io::Result<Input> {
+        if self.kind == Kind::DatagramReader {
+            return self.receive_datagram().await;
+        }
         let receive = |fd: &OwnedFd| match self.kind {
             Kind::PipeReader => scratch::with(|scratch| {
                 let buf = scratch.get_mut(..max).unwrap_or_default();
                 let len = unistd::read(fd, buf)?;
                 Ok((buf.get(..len).unwrap_or_default().to_vec(), Vec::new()))
             }),
-            Kind::PipeWriter => Ok((Vec::new(), Vec::new())),
+            Kind::PipeWriter | Kind::DatagramReader | Kind::DatagramWriter => {
+                Ok((Vec::new(), Vec::new()))
+            }
             Kind::Stream => scratch::with(|scratch| {
                 let buf = scratch.get_mut(..max).unwrap_or_default();
-                let (len, fds) = receive_message(fd, buf)?;
-                Ok((buf.get(..len).unwrap_or_default().to_vec(), fds))
+                let received = receive_from::<()>(fd, buf)?;
+                let bytes = buf.get(..received.len).unwrap_or_default().to_vec();
+                Ok((bytes, received.fds))
             }),
             Kind::Seqpacket => {
-                let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-                let len = recv(fd.as_raw_fd(), &mut [0], flags)?;
-                if len > MAX_RECORD {
-                    return Err(Errno::EMSGSIZE.into());
-                }
-                let mut bytes = vec![0; len];
-                let (len, fds) = receive_message(fd, &mut bytes)?;
-                bytes.truncate(len);
-                Ok((bytes, fds))
+                let (bytes, received) = receive_record::<()>(fd)?;
+                Ok((bytes, received.fds))
             }
         };
         let (bytes, fds) = self.fd.async_io(Interest::READABLE, receive).await?;
+        let sender = None;
         if !bytes.is_empty() || !fds.is_empty() {
-            return Ok(Input::Data { bytes, fds });
+            return Ok(Input::Data { bytes, fds, sender });
         }
         let end = sys::end_of(self.fd.get_ref());
         if self.kind == Kind::Seqpacket && !end.shut_down {
             // A record without bytes.
-            return Ok(Input::Data { bytes, fds });
+            return Ok(Input::Data { bytes, fds, sender });
         }
         Ok(Input::End {
             closed: end.closed || self.kind == Kind::PipeReader,
         })
+    }
+
+    async fn receive_datagram(&self) -> io::Result<Input> {
+        let receive = |fd: &OwnedFd| match receive_record::<UnixAddr>(fd) {
+            Ok(received) => Ok(Some(received)),
+            // There is nothing left, and nothing will come.
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && sys::end_of(fd).shut_down =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
+        let received = self.fd.async_io(Interest::READABLE, receive).await?;
+        Ok(match received {
+            None => Input::End { closed: true },
+            Some((bytes, received)) => {
+                let name = received.from.as_ref().and_then(UnixAddr::path);
+                let (uid, gid) = received.who;
+                Input::Data {
+                    bytes,
+                    fds: received.fds,
+                    sender: Some(Sender {
+                        uid,
+                        gid,
+                        name: name.map_or(Vec::new(), |name| name.as_os_str().as_bytes().to_vec()),
+                    }),
+                }
+            }
+        })
+    }
+
+    /// Sends a datagram as `sender`. Fails when it has not been sent.
+    pub(crate) async fn send_as(
+        &self,
+        sender: &Sender,
+        bytes: &[u8],
+        fds: &[OwnedFd],
+    ) -> io::Result<()> {
+        let who = credentials(sender.uid, sender.gid);
+        let send = |fd: &OwnedFd| send_message(fd, bytes, fds, who);
+        match &self.outlets {
+            Some(outlets) if !sender.name.is_empty() => {
+                let outlet = outlets.of(&sender.name).await?;
+                outlet.async_io(Interest::WRITABLE, send).await?;
+            }
+            _ => {
+                self.fd.async_io(Interest::WRITABLE, send).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes all bytes, as one record where there are records.
@@ -172,6 +275,13 @@ impl Local {
 
     /// Returns when the program has closed its end, or reads no more.
     pub async fn closed(&self) -> io::Result<()> {
+        if let Some(outlets) = &self.outlets {
+            // Sockets of datagrams are not told.
+            while outlets.is_received() {
+                tokio::time::sleep(LOOK).await;
+            }
+            return Ok(());
+        }
         // One of its own, so that looking at it takes nothing away from who writes.
         let watch = sys::register(self.fd.get_ref().try_clone()?, Interest::WRITABLE)?;
         loop {
@@ -184,18 +294,49 @@ impl Local {
     }
 }
 
-fn receive_message(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+/// What `recvmsg(2)` has put into a buffer.
+struct Received<A> {
+    len: usize,
+    fds: Vec<OwnedFd>,
+    from: Option<A>,
+    who: (u32, u32),
+}
+
+fn receive_from<A: SockaddrLike>(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Received<A>> {
     let mut space = cmsg_space!([std::os::fd::RawFd; MAX_RIGHTS], libc::ucred);
     let mut slices = [IoSliceMut::new(buf)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
-    let mut fds = Vec::new();
+    let message = recvmsg::<A>(fd.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let mut received = Received {
+        len: message.bytes,
+        fds: Vec::new(),
+        from: None,
+        who: (0, 0),
+    };
     for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = control {
-            fds.extend(sys::received(received));
+        match control {
+            ControlMessageOwned::ScmRights(fds) => received.fds.extend(sys::received(fds)),
+            ControlMessageOwned::ScmCredentials(who) => received.who = (who.uid(), who.gid()),
+            _ => {}
         }
     }
-    Ok((message.bytes, fds))
+    // The kernel gives none for a socket without a name, which is no address to nix either.
+    let has_family = |from: &A| from.len() as usize >= size_of::<libc::sa_family_t>();
+    received.from = message.address.filter(has_family);
+    Ok(received)
+}
+
+/// Takes one record, or one datagram.
+fn receive_record<A: SockaddrLike>(fd: &OwnedFd) -> io::Result<(Vec<u8>, Received<A>)> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let len = recv(fd.as_raw_fd(), &mut [0], flags)?;
+    if len > MAX_RECORD {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let mut bytes = vec![0; len];
+    let received = receive_from(fd, &mut bytes)?;
+    bytes.truncate(received.len);
+    Ok((bytes, received))
 }
 
 fn send_message(

@@ -111,6 +111,16 @@ pub trait Passing: Send + Sync + 'static {
         right: OwnedRight,
     ) -> Boxed<'_, io::Result<OwnedFd>>;
 
+    /// What the name of a socket of this machine is on the other one.
+    fn name_there(&self, name: Vec<u8>) -> Vec<u8> {
+        name
+    }
+
+    /// What the name of a socket of the other machine is on this one.
+    fn name_here(&self, name: Vec<u8>) -> Vec<u8> {
+        name
+    }
+
     /// The connection is lost on its way; this is over before the program sees anything of that.
     fn lost(&self) -> Boxed<'_, ()> {
         Box::pin(std::future::ready(()))

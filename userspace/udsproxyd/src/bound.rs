@@ -16,7 +16,6 @@ use qtfs_relay::connection::relay;
 use qtfs_relay::errno_of;
 use qtfs_relay::identity::Identity;
 use qtfs_relay::listener;
-use qtfs_relay::local::Kind;
 use qtfs_relay::local::Local;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,7 +39,7 @@ pub struct Bound {
     /// Its type.
     pub kind: SocketType,
     /// The socket file.
-    pub object: OwnedFd,
+    pub object: Arc<OwnedFd>,
 }
 
 impl Bound {
@@ -116,8 +115,7 @@ impl Bound {
             Ok(socket) => socket,
             Err(error) => return taken.send(&Message::Close(errno_of(&error))).await,
         };
-        let kind = Kind::from(self.kind);
-        let local = Local::new(socket, kind, &who)?;
+        let local = Local::connected(socket, self.kind, Arc::clone(&self.object), &who)?;
         let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
         relay(local, taken, passing).await;
         Ok(())
@@ -129,7 +127,7 @@ impl Bound {
         let mut pause = Duration::from_millis(1);
         loop {
             let (this, as_who) = (Arc::clone(self), who.clone());
-            let connect = move || listener::connect_to(this.kind, &this.object, &as_who);
+            let connect = move || listener::connect_to(this.kind, &*this.object, &as_who);
             let connected = tokio::task::spawn_blocking(connect).await;
             let error = match connected.map_err(io::Error::other)? {
                 Ok(socket) => return Ok(socket),
@@ -151,10 +149,10 @@ impl Bound {
         let Ok(channel) = Arc::try_unwrap(channel) else {
             return false;
         };
-        let local = self.connect(&Identity::default()).await;
-        let local =
-            local.and_then(|socket| Local::new(socket, Kind::Seqpacket, &Identity::default()));
-        match local {
+        let nobody = Identity::default();
+        let to = Arc::clone(&self.object);
+        let socket = self.connect(&nobody).await;
+        match socket.and_then(|socket| Local::connected(socket, self.kind, to, &nobody)) {
             Ok(local) => {
                 let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
                 relay(local, channel, passing).await;

@@ -43,7 +43,7 @@ pub fn run(device: &Arc<Device>, runtime: &Handle) -> io::Error {
                     device: Arc::clone(device),
                     id,
                     kind,
-                    object,
+                    object: Arc::new(object),
                 };
                 let task = runtime.spawn(socket.serve(waiter));
                 bound.insert(id, task.abort_handle());

@@ -24,3 +24,4 @@ pub mod guard;
 pub mod mounts;
 pub mod passing;
 pub mod proxies;
+pub mod users;

@@ -140,4 +140,12 @@ impl Passing for ByDevice {
     ) -> Boxed<'_, io::Result<OwnedFd>> {
         Box::pin(self.realize_soon(channel, right))
     }
+
+    fn name_there(&self, name: Vec<u8>) -> Vec<u8> {
+        mounts::name_there(name)
+    }
+
+    fn name_here(&self, name: Vec<u8>) -> Vec<u8> {
+        mounts::name_here(name)
+    }
 }

@@ -10,6 +10,10 @@ use crate::device::Connected;
 use crate::device::Device;
 use crate::guard::Guarded;
 use crate::passing::ByDevice;
+use crate::users;
+use nix::sys::socket::shutdown;
+use nix::sys::socket::Shutdown;
+use qtfs_proto::relay::Message;
 use qtfs_proto::relay::SocketType;
 use qtfs_relay::channel::Channel;
 use qtfs_relay::connection::relay;
@@ -21,7 +25,10 @@ use qtfs_relay::local::Kind;
 use qtfs_relay::local::Local;
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -47,8 +54,11 @@ struct Expected {
 /// What is known of a socket of HOST.
 struct Proxy {
     kind: SocketType,
+    /// Of connections, which datagrams have not.
     expected: Vec<Expected>,
     used: Instant,
+    /// Tells it from the one before.
+    number: u64,
 }
 
 /// All of them, by the key of the inode.
@@ -56,6 +66,7 @@ pub struct Proxies {
     device: Arc<Device>,
     directory: OwnedFd,
     by_key: Mutex<HashMap<u64, Proxy>>,
+    next: AtomicU64,
 }
 
 impl Proxies {
@@ -65,6 +76,7 @@ impl Proxies {
             directory: device.directory()?,
             device,
             by_key: Mutex::default(),
+            next: AtomicU64::new(0),
         }))
     }
 
@@ -95,26 +107,16 @@ impl Proxies {
             ..
         } = connected;
         let channel = Channel::new(channel)?;
+        if kind == SocketType::Datagram {
+            return self.expect_datagrams(key, channel, &object);
+        }
         let now = Instant::now();
         let mut by_key = self.by_key();
         // HOST may have a socket of another type there by now.
         if by_key.get(&key).is_none_or(|proxy| proxy.kind != kind) {
             let socket = listener::bind_to(kind, &self.directory, &object)?;
-            if kind == SocketType::Datagram {
-                let local = Local::new(socket, Kind::Seqpacket, &Identity::default())?;
-                by_key.remove(&key);
-                drop(by_key);
-                let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
-                tokio::spawn(relay(local, channel, passing));
-                return Ok(());
-            }
             let listener = Listener::new(socket)?;
-            let proxy = Proxy {
-                kind,
-                expected: Vec::new(),
-                used: now,
-            };
-            by_key.insert(key, proxy);
+            by_key.insert(key, self.new_proxy(kind));
             let this = Arc::clone(self);
             tokio::spawn(async move { this.accept(key, kind, listener).await });
         }
@@ -127,6 +129,85 @@ impl Proxies {
             });
         }
         Ok(())
+    }
+
+    fn new_proxy(&self, kind: SocketType) -> Proxy {
+        Proxy {
+            kind,
+            expected: Vec::new(),
+            used: Instant::now(),
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// A program is about to send datagrams. All of them are relayed by one channel, which says of
+    /// each who has sent it; the others have served when HOST has let their programs send.
+    fn expect_datagrams(
+        self: &Arc<Self>,
+        key: u64,
+        channel: Channel,
+        object: &OwnedFd,
+    ) -> io::Result<()> {
+        let kind = SocketType::Datagram;
+        let mut by_key = self.by_key();
+        if let Some(proxy) = by_key.get_mut(&key).filter(|proxy| proxy.kind == kind) {
+            proxy.used = Instant::now();
+            drop(by_key);
+            tokio::spawn(async move { channel.send(&Message::Close(0)).await });
+            return Ok(());
+        }
+        let socket = listener::bind_to(kind, &self.directory, object)?;
+        // Nobody has found it yet.
+        let unused = users::references(&socket)?;
+        let watched = socket.try_clone()?;
+        let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
+        let proxy = self.new_proxy(kind);
+        let number = proxy.number;
+        by_key.insert(key, proxy);
+        drop(by_key);
+        let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let relayed = relay(local, channel, passing);
+            tokio::pin!(relayed);
+            loop {
+                tokio::select! {
+                    () = &mut relayed => break,
+                    () = tokio::time::sleep(IDLE) => {}
+                }
+                if this.end_unused((key, number), &watched, unused) {
+                    relayed.await;
+                    break;
+                }
+            }
+            let mut by_key = this.by_key();
+            if by_key.get(&key).is_some_and(|proxy| proxy.number == number) {
+                by_key.remove(&key);
+            }
+        });
+        Ok(())
+    }
+
+    /// Has a relay of datagrams that nobody uses end once it has relayed what has come.
+    fn end_unused(&self, (key, number): (u64, u64), socket: &OwnedFd, unused: u32) -> bool {
+        let mut by_key = self.by_key();
+        let used = by_key.get(&key).filter(|proxy| proxy.number == number);
+        if used.is_some_and(|proxy| proxy.used.elapsed() < IDLE) {
+            return false;
+        }
+        match users::references(socket) {
+            Ok(references) if references <= unused => {}
+            Ok(_) => return false,
+            Err(error) => {
+                tracing::warn!("whether a socket of datagrams is in use cannot be seen: {error}");
+                return false;
+            }
+        }
+        // Under the lock: whoever is told of from now on finds none and makes another.
+        by_key.remove(&key);
+        // It is open.
+        let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
+        true
     }
 
     /// Takes connections of programs until nobody has come for a while.
