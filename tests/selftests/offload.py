@@ -480,6 +480,41 @@ def unprivileged(t):
     true("/srv/victim" not in process.run(["cat", "/proc/mounts"]).text, "nothing is mounted here")
 
 
+# What shows how a process is scheduled, each as a program of util-linux says it.
+SCHEDULED = ("taskset -cp {pid}", "chrt -p {pid}", "ionice -p {pid}", "prlimit --pid {pid} --nofile --output SOFT,HARD --noheadings", "ps -o ni= -p {pid}")
+
+
+@offloaded("taskset, renice, chrt, ionice and prlimit for a process of the host act there, and say what is there")
+def scheduling(t):
+    group = "/sys/fs/cgroup/docker/scheduled"
+    host.process.run(["mkdir", "-p", group])
+    try:
+        start = f"sh -c 'echo $$ >{group}/cgroup.procs; exec sleep 600' >/dev/null 2>&1 & echo $!"
+        pid = int(host.process.run(["sh", "-c", start]).text)
+        eventually(lambda: host.process.run(["cat", f"{group}/cgroup.procs"]).text == str(pid), 10, "it is in the group")
+        change = "taskset -cp 1 {pid} && renice -n 5 -p {pid} && chrt --batch -p 0 {pid} && ionice -c 2 -n 6 -p {pid} && prlimit --pid {pid} --nofile=77:99"
+        supervised(change.format(pid=pid))
+        there = [host.process.run(["sh", "-c", command.format(pid=pid)]).text for command in SCHEDULED]
+        for wanted, found in zip(("list: 1", "SCHED_BATCH", "best-effort: prio 6", "99", "5"), there):
+            true(wanted in found, found)
+        # ps reads /proc, which is this machine's here.
+        commands = SCHEDULED[:-1]
+        here = [supervised(command.format(pid=pid)).text for command in commands]
+        eq(here, there[:-1])
+        # The numbers of own processes are others, and calls about them stay here.
+        true("list: 0" in supervised("taskset -cp 0 $$ && taskset -cp $$").text, "an own process")
+        for command in ("taskset -cp 0 {pid}", "renice -n 1 -p {pid}", "prlimit --pid {pid} --nofile"):
+            command = command.format(pid=pid)
+            refusal = supervised(f"setpriv --bounding-set -all --inh-caps -all {command} 2>&1", check=False).text
+            true("not permitted" in refusal, refusal)
+        eq([host.process.run(["sh", "-c", command.format(pid=pid)]).text for command in SCHEDULED], there, "nothing has changed")
+    finally:
+        host.process.run(["sh", "-c", f"echo 1 >{group}/cgroup.kill"])
+        eventually(lambda: host.process.run(["rmdir", group], check=False).status == 0, 10, "the group is empty")
+    found = supervised("taskset -cp 0 2 2>&1; echo $?")
+    true("not permitted" in found.text and b"not in kill = [...]" in found.err, found)
+
+
 @offloaded("pids of the program are none of the host's, so a signal for one of the host's never hits one here")
 def pids(t):
     found = supervised("echo $$; kill -0 299 2>&1; echo $?").text.split("\n")

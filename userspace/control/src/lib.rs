@@ -10,6 +10,7 @@
 pub mod guard;
 pub mod message;
 pub mod mountinfo;
+pub mod schedule;
 
 /// The shared directory with engine's socket.
 pub const DIRECTORY: &str = "/run/qtfs/offload";

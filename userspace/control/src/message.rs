@@ -7,6 +7,7 @@
 //! a mount or unmount finds at its target (`before`, see [`Request::Look`]) tells whether it was
 //! done already. The first time another mount there is somebody else's.
 
+use crate::schedule::Schedule;
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
 use serde::Serialize;
@@ -134,6 +135,13 @@ pub enum Request {
         /// The signal; 0 only asks whether it could be sent.
         signal: i32,
     },
+    /// How a process or thread is scheduled.
+    Schedule {
+        /// Its id on HOST.
+        pid: i32,
+        /// What is asked or changed; [`Reply::value`] and [`Reply::bytes`] are what the kernel says.
+        call: Schedule,
+    },
 }
 
 impl Request {
@@ -146,7 +154,11 @@ impl Request {
             | Self::Unmount { before, .. } => {
                 *before = None;
             }
-            Self::Boot | Self::Look { .. } | Self::Change { .. } | Self::Kill { .. } => {}
+            Self::Boot
+            | Self::Look { .. }
+            | Self::Change { .. }
+            | Self::Kill { .. }
+            | Self::Schedule { .. } => {}
         }
         first
     }
@@ -161,6 +173,12 @@ pub struct Reply {
     pub mount: u64,
     /// For [`Request::Boot`].
     pub boot: Option<String>,
+    /// What a system call returned, for [`Request::Schedule`].
+    #[serde(default)]
+    pub value: i64,
+    /// What the kernel wrote, likewise.
+    #[serde(default)]
+    pub bytes: Bytes,
     /// Why it was refused, for the log of the DPU.
     pub why: Option<String>,
 }
@@ -209,6 +227,10 @@ mod tests {
                 before: Some(u64::MAX),
             },
             Request::Kill { pid: 7, signal: 9 },
+            Request::Schedule {
+                pid: 8,
+                call: Schedule::SetAffinity(Bytes(vec![0xff, 0, 1])),
+            },
         ];
         let mut wire = Vec::new();
         for request in &requests {

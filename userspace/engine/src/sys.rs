@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The system calls that need unsafe code: the module's ioctls and the signal that interrupts them.
+//! The system calls that need unsafe code: the module's ioctls, the signal that interrupts
+//! them, and calls of the scheduler.
 
 use crate::device::Demand;
 use crate::device::Device;
 use crate::device::NewChannel;
 use crate::device::Reason;
 use crate::device::Sockets;
+use nix::libc;
 use nix::sys::signal::SaFlags;
 use nix::sys::signal::SigAction;
 use nix::sys::signal::SigHandler;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
+use qtfs_control::schedule::Schedule;
 use qtfs_proto::relay::Purpose;
 use qtfs_proto::relay::SocketType;
 use qtfs_proto::MAX_GROUPS;
@@ -206,7 +209,7 @@ impl Sockets for Module {
     }
 }
 
-extern "C" fn nothing(_signal: nix::libc::c_int) {}
+extern "C" fn nothing(_signal: libc::c_int) {}
 
 /// Makes [`interrupt`] work: the signal does nothing but end a system call.
 ///
@@ -231,4 +234,58 @@ pub fn prepare_interrupt() -> io::Result<()> {
 pub fn interrupt<T>(thread: &JoinHandle<T>) {
     // It can fail only with ESRCH, for a thread that has ended and was not joined yet.
     let _ = nix::sys::pthread::pthread_kill(thread.as_pthread_t(), INTERRUPT);
+}
+
+/// Makes a scheduler call for a process or thread of this machine. `bytes` has [`Schedule::room`] bytes.
+pub fn schedule(pid: i32, call: &Schedule, bytes: &mut [u8]) -> io::Result<i64> {
+    // `PRIO_PROCESS`, `IOPRIO_WHO_PROCESS` of the kernel's headers.
+    const PROCESS: i32 = 0;
+    const IO_PROCESS: i32 = 1;
+    if call.room() != Some(bytes.len()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let (out, room) = (bytes.as_mut_ptr(), bytes.len());
+    // SAFETY: The kernel writes at most `room` bytes, which `out` has: it is told so, or it is the size of
+    // the structure. It reads as many bytes as it is told, or as the structure has, which is the length of
+    // what is given to it. `room` has compared these lengths.
+    let result = unsafe {
+        match call {
+            Schedule::GetAffinity(_) => libc::syscall(libc::SYS_sched_getaffinity, pid, room, out),
+            Schedule::SetAffinity(mask) => {
+                let mask = &mask.0;
+                libc::syscall(libc::SYS_sched_setaffinity, pid, mask.len(), mask.as_ptr())
+            }
+            Schedule::GetScheduler => libc::syscall(libc::SYS_sched_getscheduler, pid),
+            Schedule::SetScheduler { policy, param } => {
+                let param = param.0.as_ptr();
+                libc::syscall(libc::SYS_sched_setscheduler, pid, *policy, param)
+            }
+            Schedule::GetParam => libc::syscall(libc::SYS_sched_getparam, pid, out),
+            Schedule::SetParam(param) => {
+                libc::syscall(libc::SYS_sched_setparam, pid, param.0.as_ptr())
+            }
+            Schedule::GetAttr { flags, .. } => {
+                libc::syscall(libc::SYS_sched_getattr, pid, out, room, *flags)
+            }
+            Schedule::SetAttr { attr, flags } => {
+                libc::syscall(libc::SYS_sched_setattr, pid, attr.0.as_ptr(), *flags)
+            }
+            Schedule::GetPriority => libc::syscall(libc::SYS_getpriority, PROCESS, pid),
+            Schedule::SetPriority(value) => {
+                libc::syscall(libc::SYS_setpriority, PROCESS, pid, *value)
+            }
+            Schedule::GetIoPriority => libc::syscall(libc::SYS_ioprio_get, IO_PROCESS, pid),
+            Schedule::SetIoPriority(value) => {
+                libc::syscall(libc::SYS_ioprio_set, IO_PROCESS, pid, *value)
+            }
+            Schedule::Limit { resource, new } => {
+                let new = new.as_ref().map_or(std::ptr::null(), |new| new.0.as_ptr());
+                libc::syscall(libc::SYS_prlimit64, pid, *resource, new, out)
+            }
+        }
+    };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        value => Ok(value),
+    }
 }

@@ -19,6 +19,7 @@ mod guard;
 mod host;
 mod overlay;
 mod process;
+mod schedule;
 #[allow(unsafe_code)]
 pub(crate) mod sys;
 mod view;

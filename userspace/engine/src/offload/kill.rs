@@ -9,16 +9,23 @@ use nix::errno::Errno;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::Signal;
+use std::os::fd::OwnedFd;
 
-/// kill(2) of one process. The pidfd holds it from the look at its control group to the signal.
-pub(super) fn kill(rules: &Rules, pid: i32, signal: i32) -> Result<(), Refusal> {
+/// Opens a process whose control group the policy lets be touched.
+pub(super) fn hold(rules: &Rules, pid: i32, flags: PidfdFlags) -> Result<OwnedFd, Refusal> {
     let whom = Pid::from_raw(pid).filter(|_| pid > 1);
     let whom = whom.ok_or_else(|| forbidden(format!("{pid} is not the id of one process")))?;
-    let process = rustix::process::pidfd_open(whom, PidfdFlags::empty())?;
+    let process = rustix::process::pidfd_open(whom, flags)?;
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
     let groups = groups.map_err(|_| Refusal::from(Errno::ESRCH))?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
     rules.may_signal(group.unwrap_or("/"))?;
+    Ok(process)
+}
+
+/// kill(2) of one process. The pidfd holds it from the look at its control group to the signal.
+pub(super) fn kill(rules: &Rules, pid: i32, signal: i32) -> Result<(), Refusal> {
+    let process = hold(rules, pid, PidfdFlags::empty())?;
     if signal == 0 {
         return Ok(());
     }

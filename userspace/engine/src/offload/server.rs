@@ -6,6 +6,7 @@ use super::kill;
 use super::mounts;
 use super::rules::Refusal;
 use super::rules::Rules;
+use super::schedule;
 use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -184,6 +185,10 @@ fn answer(rules: &Rules, request: &Request) -> Reply {
             before,
         } => mounts::unmount(rules, &target.path(), *flags, *before),
         Request::Kill { pid, signal } => kill::kill(rules, *pid, *signal),
+        Request::Schedule { pid, call } => match schedule::schedule(rules, *pid, call) {
+            Ok(reply) => return reply,
+            Err(refusal) => Err(refusal),
+        },
     };
     match done {
         Ok(()) => Reply::default(),

@@ -7,6 +7,7 @@ use super::decide::Decision;
 use super::host::Host;
 use super::process;
 use super::process::Started;
+use super::schedule;
 use super::sys;
 use super::sys::Answer;
 use super::sys::Held;
@@ -17,7 +18,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sched::CloneFlags;
 use qtfs_control::message::Bytes;
+use qtfs_control::message::Reply;
 use qtfs_control::message::Request;
+use qtfs_control::schedule::Need;
 use rustix::mount::MoveMountFlags;
 use rustix::mount::OpenTreeFlags;
 use std::os::fd::OwnedFd;
@@ -30,9 +33,11 @@ use std::sync::Arc;
 /// Longest `data` of mount(2): the kernel reads a page.
 const DATA_MAX: usize = 4096;
 
-/// `CAP_KILL` and `CAP_SYS_ADMIN` of `<linux/capability.h>`.
+/// Capabilities, by their numbers in `<linux/capability.h>`.
 const CAP_KILL: u32 = 5;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SYS_NICE: u32 = 23;
+const CAP_SYS_RESOURCE: u32 = 24;
 
 /// What answers the calls of one program.
 #[derive(Debug)]
@@ -136,6 +141,20 @@ impl Supervisor {
                 decision => decision,
             });
         }
+        if let Some((pid, call)) = schedule::read(&self.view, held)? {
+            let needed = match call.needs() {
+                Need::Nothing => None,
+                Need::Nice => Some(CAP_SYS_NICE),
+                Need::Resource => Some(CAP_SYS_RESOURCE),
+            };
+            if !self.view.has_pids_of(held.tid, self.init)? {
+                return Ok(Decision::Local);
+            }
+            return Ok(match needed {
+                Some(needed) if !self.view.can(held.tid, needed)? => Decision::Fails(Errno::EPERM),
+                _ => Decision::Schedule { pid, call },
+            });
+        }
         // The kernel refuses, or it is about what the program's own user namespace owns.
         if !self.view.can(held.tid, CAP_SYS_ADMIN)? {
             return Ok(Decision::Local);
@@ -184,7 +203,16 @@ impl Supervisor {
             }
             Decision::Network(target) => {
                 stand_in(self.view.procfs(), &target)?;
-                return Ok(Answer::Done(Ok(())));
+                return Ok(Answer::Done(Ok(0)));
+            }
+            Decision::Schedule { pid, call } => {
+                let request = Request::Schedule {
+                    pid,
+                    call: call.clone(),
+                };
+                let reply = self.ask(held, &request)?;
+                schedule::write(&self.view, held, &call, &reply.bytes.0)?;
+                return Ok(Answer::Done(Ok(reply.value)));
             }
             Decision::Mount {
                 kind,
@@ -227,23 +255,23 @@ impl Supervisor {
             Decision::Kill { pid, signal } => Request::Kill { pid, signal },
         };
         self.ask(held, &request)?;
-        Ok(Answer::Done(Ok(())))
+        Ok(Answer::Done(Ok(0)))
     }
 
     /// Which mount is at a place of HOST.
     fn look(&self, held: &Held, target: &Path) -> Result<u64, Errno> {
         let target = Bytes::from(target);
-        self.ask(held, &Request::Look { target })
+        Ok(self.ask(held, &Request::Look { target })?.mount)
     }
 
-    fn ask(&self, held: &Held, request: &Request) -> Result<u64, Errno> {
+    fn ask(&self, held: &Held, request: &Request) -> Result<Reply, Errno> {
         let wanted = || sys::is_valid(&self.listener, held.id);
         let reply = self.host.ask(request, &wanted)?;
-        if let Some(why) = reply.why {
+        if let Some(why) = &reply.why {
             tracing::warn!("refused by HOST: {why}");
         }
         match reply.errno {
-            0 => Ok(reply.mount),
+            0 => Ok(reply),
             errno => Err(Errno::from_raw(errno)),
         }
     }

@@ -18,6 +18,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::MsFlags;
 use qtfs_control::message::Bytes;
+use qtfs_control::schedule::Schedule;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ pub(super) enum Decision {
     Network(OwnedFd),
     /// A signal for a process of HOST.
     Kill { pid: i32, signal: i32 },
+    /// How a process of HOST is scheduled.
+    Schedule { pid: i32, call: Schedule },
 }
 
 /// mount(2), with the arguments that were read.
@@ -191,11 +194,17 @@ pub(super) fn unmount(view: &View, tid: u32, target: &[u8], flags: u64) -> Decis
     }
 }
 
-/// kill(2): the numbers of this machine's processes are not those of HOST's.
+/// Whether a process may be one of HOST's: the numbers of the program's own are others.
+pub(super) fn is_of_host(pid: i32) -> bool {
+    (2..FIRST_PID).contains(&pid)
+}
+
+/// kill(2).
 pub(super) fn kill(pid: i32, signal: i32) -> Decision {
-    match pid {
-        2..FIRST_PID => Decision::Kill { pid, signal },
-        _ => Decision::Local,
+    if is_of_host(pid) {
+        Decision::Kill { pid, signal }
+    } else {
+        Decision::Local
     }
 }
 

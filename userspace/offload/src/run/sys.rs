@@ -2,6 +2,7 @@
 
 //! System calls that need unsafe code: the filter, its notifications, fork(2) and what is done after it.
 
+use super::process::FIRST_PID;
 use nix::libc;
 use nix::sys::signal::sigprocmask;
 use nix::sys::signal::SigSet;
@@ -30,6 +31,26 @@ const HELD: [libc::c_long; 7] = [
     libc::SYS_kill,
 ];
 
+/// Those that are held when the process that they are about, their first argument, may be one of HOST's.
+const HELD_BY_FIRST: [libc::c_long; 9] = [
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_getscheduler,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_getparam,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_getattr,
+    libc::SYS_sched_setattr,
+    libc::SYS_prlimit64,
+];
+/// The same, with the process as their second argument.
+const HELD_BY_SECOND: [libc::c_long; 4] = [
+    libc::SYS_getpriority,
+    libc::SYS_setpriority,
+    libc::SYS_ioprio_get,
+    libc::SYS_ioprio_set,
+];
+
 #[cfg(target_arch = "x86_64")]
 const ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
@@ -38,6 +59,9 @@ const ARCH: u32 = 0xc000_00b7;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+/// How many instructions come before those that compare the number of the call.
+const BEGIN: usize = 4;
 
 fn statement(code: u16, k: u32) -> libc::sock_filter {
     libc::sock_filter {
@@ -48,10 +72,18 @@ fn statement(code: u16, k: u32) -> libc::sock_filter {
     }
 }
 
-/// The filter: calls of [`HELD`] are held, all others go on. Those of another architecture's numbers
-/// (32-bit programs) are not looked at.
+/// The part of an argument that a process id is in.
+fn load_argument(number: usize) -> libc::sock_filter {
+    let at = offset_of!(libc::seccomp_data, args) + number * size_of::<u64>();
+    // CAST: it is small. The least part comes first on all machines that there are.
+    statement(LOAD, at as u32)
+}
+
+/// The filter: calls of [`HELD`], and of the other lists if they are about what may be a process of HOST,
+/// are held, all others go on. Those of another architecture's numbers (32-bit programs) are not looked
+/// at.
 fn filter() -> Vec<libc::sock_filter> {
-    // CAST: offsets and numbers of system calls are small.
+    // CAST: offsets and numbers of system calls are small, and so is the filter.
     let mut program = vec![
         statement(LOAD, offset_of!(libc::seccomp_data, arch) as u32),
         libc::sock_filter {
@@ -63,16 +95,43 @@ fn filter() -> Vec<libc::sock_filter> {
         statement(RETURN, libc::SECCOMP_RET_ALLOW),
         statement(LOAD, offset_of!(libc::seccomp_data, nr) as u32),
     ];
-    for (at, number) in HELD.iter().enumerate() {
-        program.push(libc::sock_filter {
-            code: EQUAL,
-            jt: (HELD.len() - at) as u8,
-            jf: 0,
-            k: *number as u32,
-        });
+    let total = HELD.len() + HELD_BY_FIRST.len() + HELD_BY_SECOND.len();
+    // What comes behind the comparisons, by its place there.
+    let (second, first, allow, hold) = (1, 3, 6, 7);
+    let lists = [
+        (&HELD[..], hold),
+        (&HELD_BY_FIRST[..], first),
+        (&HELD_BY_SECOND[..], second),
+    ];
+    for (list, goal) in lists {
+        for number in list {
+            let next = program.len() - BEGIN + 1;
+            program.push(libc::sock_filter {
+                code: EQUAL,
+                jt: (total - next + goal) as u8,
+                jf: 0,
+                k: *number as u32,
+            });
+        }
     }
-    program.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));
-    program.push(statement(RETURN, libc::SECCOMP_RET_USER_NOTIF));
+    let jump = |k: i32, from: usize, yes: usize, no: usize| libc::sock_filter {
+        code: AT_LEAST,
+        jt: (yes - from - 1) as u8,
+        jf: (no - from - 1) as u8,
+        k: k as u32,
+    };
+    program.extend([
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+        load_argument(1),
+        // Over the next one, always.
+        jump(0, 2, 4, 4),
+        load_argument(0),
+        // Negative ones are large here.
+        jump(FIRST_PID, 4, allow, 5),
+        jump(2, 5, hold, allow),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+        statement(RETURN, libc::SECCOMP_RET_USER_NOTIF),
+    ]);
     program
 }
 
@@ -146,20 +205,20 @@ pub(super) fn is_valid(listener: &OwnedFd, id: u64) -> bool {
 pub(super) enum Answer {
     /// The kernel of this machine executes it.
     Continue,
-    /// It was done, or failed with an errno.
-    Done(Result<(), nix::errno::Errno>),
+    /// It has returned this, or failed with an errno.
+    Done(Result<i64, nix::errno::Errno>),
 }
 
 /// Lets the caller go on.
 pub(super) fn answer(listener: &OwnedFd, id: u64, answer: Answer) {
-    let (error, flags) = match answer {
-        Answer::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
-        Answer::Done(Ok(())) => (0, 0),
-        Answer::Done(Err(errno)) => (-(errno as i32), 0),
+    let (val, error, flags) = match answer {
+        Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+        Answer::Done(Ok(value)) => (value, 0, 0),
+        Answer::Done(Err(errno)) => (0, -(errno as i32), 0),
     };
     let mut response = libc::seccomp_notif_resp {
         id,
-        val: 0,
+        val,
         error,
         flags,
     };
@@ -195,14 +254,61 @@ pub(crate) fn end_with_parent(command: &mut Command) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_held_call_jumps_to_the_last_instruction() {
+    /// What the filter says of a call, by executing it.
+    fn verdict(number: libc::c_long, arguments: [u64; 2]) -> u32 {
         let program = filter();
-        let last = program.len() - 1;
-        assert_eq!(program[last].k, libc::SECCOMP_RET_USER_NOTIF);
-        let jumps = program.iter().enumerate().skip(4).take(HELD.len());
-        for (at, jump) in jumps {
-            assert_eq!(at + 1 + usize::from(jump.jt), last);
+        let (mut at, mut loaded) = (0, 0u32);
+        loop {
+            let step = program[at];
+            at += 1;
+            match step.code {
+                RETURN => return step.k,
+                LOAD => {
+                    let first = offset_of!(libc::seccomp_data, args) as u32;
+                    loaded = match step.k {
+                        k if k == offset_of!(libc::seccomp_data, arch) as u32 => ARCH,
+                        k if k == offset_of!(libc::seccomp_data, nr) as u32 => number as u32,
+                        k => arguments[((k - first) / 8) as usize] as u32,
+                    };
+                }
+                code => {
+                    let holds = match code {
+                        EQUAL => loaded == step.k,
+                        _ => loaded >= step.k,
+                    };
+                    at += usize::from(if holds { step.jt } else { step.jf });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_be_about_a_process_of_host_is_held() {
+        let (held, free) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
+        for number in HELD {
+            assert_eq!(verdict(number, [0, 0]), held);
+        }
+        let own = FIRST_PID as u64;
+        let minus = -2i32 as u32 as u64;
+        for (pid, expected) in [
+            (0, free),
+            (1, free),
+            (2, held),
+            (own - 1, held),
+            (own, free),
+            (minus, free),
+            // The kernel looks at an int.
+            ((1 << 32) | 77, held),
+        ] {
+            for number in HELD_BY_FIRST {
+                assert_eq!(verdict(number, [pid, 77]), expected, "{number} {pid}");
+            }
+            for number in HELD_BY_SECOND {
+                assert_eq!(verdict(number, [0, pid]), expected, "{number} {pid}");
+            }
+        }
+        for number in [libc::SYS_read, libc::SYS_sched_yield, libc::SYS_tgkill] {
+            assert_eq!(verdict(number, [77, 77]), free);
         }
     }
 }

@@ -14,6 +14,7 @@ use qtfs_control::mountinfo;
 use qtfs_control::mountinfo::Mount;
 use rustix::fs::AtFlags;
 use rustix::fs::StatxFlags;
+use std::io::IoSlice;
 use std::io::IoSliceMut;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
@@ -149,6 +150,32 @@ impl View {
             }
         }
         Err(Errno::ENAMETOOLONG)
+    }
+
+    /// Reads so many bytes of a thread's memory.
+    pub(super) fn bytes(&self, tid: u32, address: u64, len: usize) -> nix::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        // CAST: addresses have the machine's size, and thread ids are positive.
+        let (base, whom) = (address as usize, Pid::from_raw(tid as i32));
+        let remote = [RemoteIoVec { base, len }];
+        let mut local = [IoSliceMut::new(&mut bytes)];
+        match nix::sys::uio::process_vm_readv(whom, &mut local, &remote)? {
+            read if read == len => Ok(bytes),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+
+    /// Writes to a thread's memory.
+    pub(super) fn write(&self, tid: u32, address: u64, bytes: &[u8]) -> nix::Result<()> {
+        // CAST: As above.
+        let (base, whom) = (address as usize, Pid::from_raw(tid as i32));
+        let len = bytes.len();
+        let remote = [RemoteIoVec { base, len }];
+        let local = [IoSlice::new(bytes)];
+        match nix::sys::uio::process_vm_writev(whom, &local, &remote)? {
+            written if written == len => Ok(()),
+            _ => Err(Errno::EFAULT),
+        }
     }
 
     /// Finds a file as a thread would. Links to open files of the thread are not followed (ELOOP).
