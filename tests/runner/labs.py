@@ -12,11 +12,12 @@ from runner.dpu_power import dpu_power
 from runner.report import Part
 from runner.session import Session
 from runner.tools import tools
+from runner.units import units
 
 # What is tested once both machines are up, before the selftests.
-WITH_LAB = {"tools": tools, "dpu_power": dpu_power}
+WITH_LAB = {"tools": tools, "dpu_power": dpu_power, "units": units}
 # Those that only run when they are named, and with --torture.
-ONLY_FULL = ("dpu_power",)
+ONLY_FULL = ("dpu_power", "units")
 # The longest ones; with several labs they come first, so that all end at about the same time.
 LONG = ("offload", "proc_walk", "fsx", "programs", "proc_tools", "sockets", "applications", "link_faults", "listing", "server_faults",
         "mangled", "crashes", "fifos", "rounds", "scale")

@@ -88,7 +88,7 @@ class quiet:
 def at_once(t):
     mount_both()
     for path in ("/proc/1/mounts", "/proc/1/mountinfo", "/proc/1/stat", "/proc/sys/kernel/hostname", "/proc/version",
-                 "/proc/pressure/io", "/sys/fs/cgroup/cgroup.stat", "/sys/fs/cgroup/cpu.pressure", "/sys/kernel/profiling"):
+                 "/proc/pressure/io", "/sys/fs/cgroup/cgroup.stat", "/sys/fs/cgroup/cpu.pressure", "/sys/kernel/uevent_seqnum"):
         eq(answers("/mnt" + path), answers_there(path), path)
     eq(answers(f"{PROC}/1/stat")[1], EPERM)
     eq(answers(f"{PROC}/pressure/cpu", os.O_RDWR), answers_there("/proc/pressure/cpu", os.O_RDWR), "for writing too")

@@ -58,6 +58,20 @@ impl Findings {
         );
     }
 
+    /// Neither machine is to start other daemons when it boots: the unit of qtfs-offload conflicts with
+    /// theirs, and systemd starts one of the two.
+    fn no_units(&mut self, enabled: &[String], place: &str) {
+        let remedy = format!(
+            "{place}systemctl disable --now {}; at the next boot systemd would start that in the place of qtfs-offload",
+            enabled.join(" ")
+        );
+        let what = match place {
+            "" => "no units of other daemons",
+            _ => "no units of other daemons on HOST",
+        };
+        self.look(what, enabled.is_empty(), remedy);
+    }
+
     /// HOST is to have no pids that programs of the DPU have.
     fn pids(&mut self, most: u64, place: &str) {
         let remedy = format!(
@@ -106,6 +120,8 @@ pub(super) struct Facts {
     missing: Vec<String>,
     /// Daemons that should not run there.
     daemons: Vec<String>,
+    /// Units that should not be enabled there.
+    units: Vec<String>,
     /// All pids are less.
     pid_max: u64,
 }
@@ -131,6 +147,30 @@ fn daemons() -> Vec<String> {
     running.collect()
 }
 
+/// Where `systemctl enable` notes what the machine starts (systemd.unit(5)).
+const ENABLED: &str = "/etc/systemd/system";
+/// Units of Debian's packages, with what wants them.
+const UNITS: [&str; 3] = [
+    "multi-user.target.wants/containerd.service",
+    "multi-user.target.wants/docker.service",
+    "sockets.target.wants/docker.socket",
+];
+
+/// Units of the same daemons that are enabled below a directory, and not those of ours.
+fn units(enabled: &Path) -> Vec<String> {
+    let is_enabled = |unit: &&str| std::fs::symlink_metadata(enabled.join(unit)).is_ok();
+    let name = |unit: &str| unit.rsplit('/').next().unwrap_or(unit).to_owned();
+    UNITS.into_iter().filter(is_enabled).map(name).collect()
+}
+
+/// Those of this machine, if systemd runs it (`sd_booted(3)`).
+fn units_of_others() -> Vec<String> {
+    match Path::new("/run/systemd/system").is_dir() {
+        true => units(Path::new(ENABLED)),
+        false => Vec::new(),
+    }
+}
+
 impl Facts {
     /// Those of HOST.
     pub(super) fn gather(config: &Config) -> Self {
@@ -143,6 +183,7 @@ impl Facts {
             shared: machine::root_is_shared(),
             missing: missing.map(|path| path.display().to_string()).collect(),
             daemons: daemons(),
+            units: units_of_others(),
             pid_max: machine::pid_max(),
         }
     }
@@ -240,6 +281,7 @@ pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
         let remedy = "build it with make, or correct modules = in offload.toml";
         found.must(format!("module {}", path.display()), path.is_file(), remedy);
     }
+    found.no_units(&units_of_others(), "");
     if side == Side::Host {
         found.no_daemons(&daemons());
         found.pids(machine::pid_max(), "");
@@ -318,6 +360,7 @@ pub(super) fn of_host(config: &Config) -> Vec<Finding> {
     found.look("HOST's directories", facts.missing.is_empty(), remedy);
     found.pids(facts.pid_max, "on HOST: ");
     found.no_daemons(&facts.daemons);
+    found.no_units(&facts.units, "on HOST: ");
     found.0
 }
 
@@ -334,6 +377,17 @@ pub(super) fn print<'a>(findings: impl IntoIterator<Item = &'a Finding>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_of_other_daemons_are_found_where_they_are_enabled() {
+        let directory = std::env::temp_dir().join(format!("units-{}", std::process::id()));
+        let wants = directory.join("multi-user.target.wants");
+        std::fs::create_dir_all(&wants).unwrap();
+        std::os::unix::fs::symlink("/none", wants.join("docker.service")).unwrap();
+        std::os::unix::fs::symlink("/none", wants.join("qtfs-offload.service")).unwrap();
+        assert_eq!(units(&directory), ["docker.service"]);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn a_clock_is_not_off_because_the_answer_took_long() {

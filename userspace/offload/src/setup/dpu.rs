@@ -8,6 +8,7 @@ use super::keeper::Ready;
 use super::machine;
 use crate::config::Config;
 use crate::failure::Failure;
+use nix::errno::Errno;
 use nix::mount::MntFlags;
 use nix::mount::MsFlags;
 use qtfs_control::mountinfo;
@@ -95,6 +96,25 @@ pub(super) fn mounted(config: &Config) -> Result<Vec<(PathBuf, bool)>, Failure> 
     Ok(config.shared().into_iter().map(is).collect())
 }
 
+/// Why one of HOST's directories cannot be mounted.
+fn not_mounted(config: &Config, path: &Path, errno: Errno) -> Failure {
+    let (path, what) = (path.display(), errno.desc());
+    Failure::Unfit(match errno {
+        Errno::EHOSTUNREACH
+        | Errno::EHOSTDOWN
+        | Errno::ENETUNREACH
+        | Errno::ETIMEDOUT
+        | Errno::ECONNREFUSED => format!(
+            "HOST {}:{} is not reached: {what}. Is it up, does the link work, and has qtfs-offload up run there?",
+            config.host, config.port
+        ),
+        _ => format!(
+            "HOST's {path} cannot be mounted: {what}. Is it there, and in HOST's /etc/qtfs/engine.toml? \
+             qtfs-offload check tells more"
+        ),
+    })
+}
+
 /// Mounts HOST's directories where they are not mounted.
 fn mount(config: &Config) -> Result<(), Failure> {
     let none: Option<&Path> = None;
@@ -105,14 +125,7 @@ fn mount(config: &Config) -> Result<(), Failure> {
         }
         machine::make(&[point.clone()])?;
         let mounted = nix::mount::mount(Some(&path), &point, Some("qtfs"), MsFlags::empty(), none);
-        mounted.map_err(|errno| {
-            let path = path.display();
-            Failure::Unfit(format!(
-                "HOST's {path} cannot be mounted: {}. Is it there, and in HOST's /etc/qtfs/engine.toml? \
-                 qtfs-offload check tells more",
-                errno.desc()
-            ))
-        })?;
+        mounted.map_err(|errno| not_mounted(config, &path, errno))?;
         println!("{:<16} {} is mounted", "mount", path.display());
     }
     if config.docker.start {
@@ -155,7 +168,7 @@ pub(super) fn unmount(config: &Config) -> Result<(), Failure> {
     for mount in ours {
         match nix::mount::umount2(&mount.point, MntFlags::UMOUNT_NOFOLLOW) {
             // What HOST had mounted below went with an earlier one.
-            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(errno) => {
                 return Err(Failure::Unfit(format!(
                     "{} cannot be unmounted: {}. fuser -vm {0} shows who uses it",
