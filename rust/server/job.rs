@@ -26,6 +26,8 @@ use qtfs_proto::Op;
 use crate::{
     parking::LockWait,
     queue::ParkKey,
+    refusal,
+    reply,
     session::Session, //
 };
 
@@ -121,5 +123,32 @@ impl Job {
     /// Whether the caller gave up.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Relaxed)
+    }
+
+    /// Answers it: with the fields of a reply and its data, or with why there is none.
+    pub(crate) fn answer(&self, result: refusal::Result<(&[u8], Pages)>) {
+        let session = &self.session;
+        let credits = session.credits();
+        let frame = match result {
+            Ok((body, data)) => reply::success(&self.ticket, credits, body, data),
+            Err(refusal) => reply::failure(&self.ticket, credits, &refusal),
+        };
+        match frame {
+            Ok(frame) => {
+                let keep = (!self.op.repeatable()).then(|| frame.clone());
+                let lane = session.slots().lock().finish(&self.ticket, keep);
+                session.send(frame, lane.as_ref());
+            }
+            Err(e) => {
+                // Without an answer the client would wait for ever; it finds out that this slot is
+                // lost when it asks again.
+                log_error!(
+                    "{session}: the answer to {} is lost: {e:?}\n",
+                    self.op.name()
+                );
+                session.slots().lock().finish(&self.ticket, None);
+                session.close_lanes();
+            }
+        }
     }
 }

@@ -50,6 +50,7 @@ mod parking;
 mod policy;
 mod poller;
 mod queue;
+mod quick;
 mod receiver;
 mod refusal;
 mod reply;

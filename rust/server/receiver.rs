@@ -28,7 +28,7 @@ use crate::{
         Ticket, //
     },
     lane::Lane,
-    refusal, reply,
+    quick, refusal, reply,
     server::Server,
     session::Session,
     slot::{
@@ -178,7 +178,9 @@ fn request(
     // What can fail comes first: a request that was begun is answered.
     let job = Job::new(session.clone(), ticket, op, header.cred, body, data)?;
     if begin(session, &ticket, op, lane)? {
-        session.submit(job, false);
+        if let Some(job) = quick::execute(server, job) {
+            session.submit(job, false);
+        }
     }
     Ok(())
 }

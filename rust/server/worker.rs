@@ -33,7 +33,6 @@ use crate::{
         self,
         Refusal, //
     },
-    reply,
     server::Server, //
 };
 
@@ -162,39 +161,14 @@ impl Worker {
         } else {
             log_debug!("{session}: {}\n", job.op.name());
         }
-        self.answer(&job, result);
+        let result = result.map(|Reply { len, data }| {
+            let body = self.body.get(..len).unwrap_or_default();
+            (body, data)
+        });
+        job.answer(result);
         if job.is_cancelled() {
             task::uncancel();
         }
         Ok(())
-    }
-
-    fn answer(&mut self, job: &Job, result: refusal::Result<Reply>) {
-        let session = &job.session;
-        let credits = session.credits();
-        let frame = match result {
-            Ok(Reply { len, data }) => {
-                let body = self.body.get(..len).unwrap_or_default();
-                reply::success(&job.ticket, credits, body, data)
-            }
-            Err(refusal) => reply::failure(&job.ticket, credits, &refusal),
-        };
-        match frame {
-            Ok(frame) => {
-                let keep = (!job.op.repeatable()).then(|| frame.clone());
-                let lane = session.slots().lock().finish(&job.ticket, keep);
-                session.send(frame, lane.as_ref());
-            }
-            Err(e) => {
-                // Without an answer the client would wait for ever; it finds out that this slot is
-                // lost when it asks again.
-                log_error!(
-                    "{session}: the answer to {} is lost: {e:?}\n",
-                    job.op.name()
-                );
-                session.slots().lock().finish(&job.ticket, None);
-                session.close_lanes();
-            }
-        }
     }
 }

@@ -181,6 +181,16 @@ def write_pattern(path, seed, size):
     write_all(path, random.Random(seed).randbytes(size))
 
 
+@case("end of file at once while nobody has ever written, with O_NONBLOCK taken back too", who=[ROOT], needs=NEEDS)
+def never_written(t):
+    os.mkfifo("p")
+    fd = os.open("p", os.O_RDONLY | os.O_NONBLOCK)
+    eq(os.read(fd, 10), b"")
+    os.set_blocking(fd, True)
+    eq(os.read(fd, 10), b"")
+    os.close(fd)
+
+
 @case("end of file when the last writer has closed; a new writer begins anew", who=[ROOT], needs=NEEDS)
 def end_of_file(t):
     fifo = Fifo(t)

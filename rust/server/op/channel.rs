@@ -6,6 +6,7 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
+use qtfs_net::Pages;
 use qtfs_proto::{
     message::{
         Channel,
@@ -132,12 +133,17 @@ pub(super) fn check(open: &Arc<OpenFile>) -> Result {
 /// See [`Send`].
 pub(crate) fn send(ctx: &mut Context<'_>, r: &Send) -> Result<Reply> {
     let open = ctx.file(r.file, false)?;
-    check(&open)?;
-    let data = &ctx.job.data;
+    put(&open, &ctx.job.data)?;
+    ctx.reply(&SendReply {})
+}
+
+/// Puts a message into a channel. Waits for nobody.
+pub(crate) fn put(open: &Arc<OpenFile>, data: &Pages) -> Result {
+    check(open)?;
     if data.is_empty() || data.len() > MAX_MESSAGE {
         return Err(invalid("a message of this length"));
     }
     // All of it, or nothing.
     open.file().write(0, data, 0, WriteHow::default())?;
-    ctx.reply(&SendReply {})
+    Ok(())
 }
