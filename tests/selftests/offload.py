@@ -511,6 +511,7 @@ def scheduling(t):
     finally:
         host.process.run(["sh", "-c", f"echo 1 >{group}/cgroup.kill"])
         eventually(lambda: host.process.run(["rmdir", group], check=False).status == 0, 10, "the group is empty")
+    true("No such process" in supervised("renice -n 1 -u 65000 2>&1", check=False).text, "users are those of this machine")
     found = supervised("taskset -cp 0 2 2>&1; echo $?")
     true("not permitted" in found.text and b"not in kill = [...]" in found.err, found)
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 pub const PARAM: usize = 4;
 /// Least and most bytes of a `struct sched_attr`.
 pub const ATTR: std::ops::RangeInclusive<usize> = 48..=4096;
-/// Most bytes of a set of processors: 65,536 of them.
-pub const MASK: usize = 8192;
+/// Most bytes of a set of processors: 8,192 of them, Linux's `NR_CPUS` at most.
+pub const MASK: usize = 1024;
 /// Bytes of a `struct rlimit64`.
 pub const LIMIT: usize = 16;
 

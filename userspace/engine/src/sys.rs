@@ -268,7 +268,9 @@ pub fn schedule(pid: i32, call: &Schedule, bytes: &mut [u8]) -> io::Result<i64> 
                 libc::syscall(libc::SYS_sched_getattr, pid, out, room, *flags)
             }
             Schedule::SetAttr { attr, flags } => {
-                libc::syscall(libc::SYS_sched_setattr, pid, attr.0.as_ptr(), *flags)
+                // Into one that is too long the kernel writes the length that it knows.
+                let mut attr = attr.0.clone();
+                libc::syscall(libc::SYS_sched_setattr, pid, attr.as_mut_ptr(), *flags)
             }
             Schedule::GetPriority => libc::syscall(libc::SYS_getpriority, PROCESS, pid),
             Schedule::SetPriority(value) => {

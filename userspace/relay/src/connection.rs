@@ -417,11 +417,8 @@ impl<P: Passing> Connection<P> {
             return self.local.send(bytes, fds).await;
         }
         let sender = sender.unwrap_or_default();
-        let sender = Sender {
-            name: self.passing.name_here(sender.name),
-            ..sender
-        };
-        match self.local.send_as(&sender, bytes, &fds).await {
+        let here = |name| self.passing.name_here(name);
+        match self.local.send_as(&sender, here, bytes, &fds).await {
             Err(error) if !datagram::is_gone(&error) => {
                 tracing::warn!("a datagram of {} bytes is not taken: {error}", bytes.len());
                 Ok(())

@@ -92,15 +92,25 @@ impl Outlets {
     }
 
     /// Whether there is still somebody who receives.
-    pub(crate) fn is_received(&self) -> bool {
-        let who = crate::identity::Identity::default();
-        let probe = listener::connect_to(SocketType::Datagram, &*self.receiver, &who);
-        // Others than these have found it.
-        !probe.is_err_and(|error| is_gone(&error))
+    pub(crate) async fn is_received(&self) -> bool {
+        let receiver = Arc::clone(&self.receiver);
+        let probe = move || {
+            let socket = listener::new_socket(SocketType::Datagram)?;
+            listener::connect(&socket, &*receiver)
+        };
+        match tokio::task::spawn_blocking(probe).await {
+            // Others than these have found it.
+            Ok(Err(error)) => !is_gone(&error),
+            Ok(Ok(())) | Err(_) => true,
+        }
     }
 
-    /// The socket of a name.
-    pub(crate) async fn of(&self, name: &[u8]) -> io::Result<Arc<AsyncFd<OwnedFd>>> {
+    /// The socket of a name of the other machine; `here` tells what that is on this one.
+    pub(crate) async fn of(
+        &self,
+        name: &[u8],
+        here: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    ) -> io::Result<Arc<AsyncFd<OwnedFd>>> {
         let kept = |named: &mut Vec<Named>| {
             let at = named.iter().position(|(other, _)| other == name)?;
             let found = named.remove(at);
@@ -112,9 +122,9 @@ impl Outlets {
         if let Some(socket) = kept(&mut lock()) {
             return Ok(socket);
         }
-        let (receiver, owned) = (Arc::clone(&self.receiver), name.to_vec());
+        let (receiver, owned) = (Arc::clone(&self.receiver), here(name.to_vec()));
         let make = move || {
-            let socket = listener::new_socket(SocketType::Datagram)?;
+            let socket = listener::new_outlet()?;
             if let Err(error) = bind_unseen(&socket, &owned) {
                 tracing::warn!(
                     "a receiver of datagrams does not see the name of their sender, {}: {error}",
@@ -141,7 +151,12 @@ impl Outlets {
 
 /// Whether an error says that nobody receives any more.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
-    let gone = [Errno::ECONNREFUSED, Errno::ECONNRESET, Errno::ENOTCONN];
+    let gone = [
+        Errno::ECONNREFUSED,
+        Errno::ECONNRESET,
+        Errno::ENOTCONN,
+        Errno::EPIPE,
+    ];
     let errno = error.raw_os_error().map(Errno::from_raw);
     errno.is_some_and(|errno| gone.contains(&errno))
 }

@@ -5,6 +5,7 @@
 //! `rust/shim/alias.c` makes the directory in which they are bound.
 
 use crate::identity::Identity;
+use crate::local::MAX_RECORD;
 use nix::errno::Errno;
 use nix::sys::socket;
 use nix::sys::socket::accept4;
@@ -12,6 +13,7 @@ use nix::sys::socket::bind;
 use nix::sys::socket::listen;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::PassCred;
+use nix::sys::socket::sockopt::SndBufForce;
 use nix::sys::socket::AddressFamily;
 use nix::sys::socket::Backlog;
 use nix::sys::socket::SockFlag;
@@ -52,8 +54,18 @@ pub fn bind_to(kind: SocketType, directory: &impl AsFd, object: &impl AsFd) -> i
 /// Connects to what is bound to the inode of `object`, as `who`. Blocks for no longer than it takes
 /// the kernel.
 pub fn connect_to(kind: SocketType, object: &impl AsFd, who: &Identity) -> io::Result<OwnedFd> {
-    let socket = new_socket(kind)?;
+    let socket = match kind {
+        SocketType::Datagram => new_outlet()?,
+        SocketType::Stream | SocketType::Seqpacket => new_socket(kind)?,
+    };
     who.act(|| connect(&socket, object))?;
+    Ok(socket)
+}
+
+/// A socket to send datagrams with. How long they may be was a matter of who has sent them.
+pub(crate) fn new_outlet() -> io::Result<OwnedFd> {
+    let socket = new_socket(SocketType::Datagram)?;
+    setsockopt(&socket, SndBufForce, &MAX_RECORD)?;
     Ok(socket)
 }
 

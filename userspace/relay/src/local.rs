@@ -193,6 +193,15 @@ impl Local {
     async fn receive_datagram(&self) -> io::Result<Input> {
         let receive = |fd: &OwnedFd| match receive_record::<UnixAddr>(fd) {
             Ok(received) => Ok(Some(received)),
+            // One of them is lost, and others are not.
+            Err(error) if is_of_one(&error) => {
+                tracing::warn!("a datagram does not arrive: {error}");
+                // It may be there still.
+                if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
+                    recv(fd.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT)?;
+                }
+                Err(io::ErrorKind::Interrupted.into())
+            }
             // There is nothing left, and nothing will come.
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock && sys::end_of(fd).shut_down =>
@@ -201,7 +210,12 @@ impl Local {
             }
             Err(error) => Err(error),
         };
-        let received = self.fd.async_io(Interest::READABLE, receive).await?;
+        let received = loop {
+            match self.fd.async_io(Interest::READABLE, receive).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => break received?,
+            }
+        };
         Ok(match received {
             None => Input::End { closed: true },
             Some((bytes, received)) => {
@@ -220,10 +234,12 @@ impl Local {
         })
     }
 
-    /// Sends a datagram as `sender`. Fails when it has not been sent.
+    /// Sends a datagram as `sender`, whose name is `here` on this machine. Fails when it has not been
+    /// sent.
     pub(crate) async fn send_as(
         &self,
         sender: &Sender,
+        here: impl FnOnce(Vec<u8>) -> Vec<u8>,
         bytes: &[u8],
         fds: &[OwnedFd],
     ) -> io::Result<()> {
@@ -231,7 +247,7 @@ impl Local {
         let send = |fd: &OwnedFd| send_message(fd, bytes, fds, who);
         match &self.outlets {
             Some(outlets) if !sender.name.is_empty() => {
-                let outlet = outlets.of(&sender.name).await?;
+                let outlet = outlets.of(&sender.name, here).await?;
                 outlet.async_io(Interest::WRITABLE, send).await?;
             }
             _ => {
@@ -277,7 +293,7 @@ impl Local {
     pub async fn closed(&self) -> io::Result<()> {
         if let Some(outlets) = &self.outlets {
             // Sockets of datagrams are not told.
-            while outlets.is_received() {
+            while outlets.is_received().await {
                 tokio::time::sleep(LOOK).await;
             }
             return Ok(());
@@ -324,6 +340,13 @@ fn receive_from<A: SockaddrLike>(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Rec
     let has_family = |from: &A| from.len() as usize >= size_of::<libc::sa_family_t>();
     received.from = message.address.filter(has_family);
     Ok(received)
+}
+
+/// Whether an error is one of a single message: it is too long, or came with more descriptors than
+/// this process can have.
+fn is_of_one(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMSGSIZE | Errno::ENOBUFS))
 }
 
 /// Takes one record, or one datagram.

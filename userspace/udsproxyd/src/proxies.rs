@@ -35,6 +35,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
+use tokio::task::JoinHandle;
 
 /// How long a channel waits for the program that it was opened for. The kernel has only to finish
 /// its system call, which is not to come when the types of the sockets differ.
@@ -59,6 +60,10 @@ struct Proxy {
     used: Instant,
     /// Tells it from the one before.
     number: u64,
+    /// What relays datagrams.
+    relay: Option<JoinHandle<()>>,
+    /// It takes no more of them, and goes once it has relayed those that have come.
+    ends: bool,
 }
 
 /// All of them, by the key of the inode.
@@ -137,6 +142,8 @@ impl Proxies {
             expected: Vec::new(),
             used: Instant::now(),
             number: self.next.fetch_add(1, Ordering::Relaxed),
+            relay: None,
+            ends: false,
         }
     }
 
@@ -150,24 +157,31 @@ impl Proxies {
     ) -> io::Result<()> {
         let kind = SocketType::Datagram;
         let mut by_key = self.by_key();
-        if let Some(proxy) = by_key.get_mut(&key).filter(|proxy| proxy.kind == kind) {
-            proxy.used = Instant::now();
-            drop(by_key);
-            tokio::spawn(async move { channel.send(&Message::Close(0)).await });
-            return Ok(());
-        }
+        let known = by_key.get_mut(&key).filter(|proxy| proxy.kind == kind);
+        let before = match known {
+            Some(proxy) if proxy.ends => proxy.relay.take(),
+            Some(proxy) => {
+                proxy.used = Instant::now();
+                drop(by_key);
+                tokio::spawn(async move { channel.send(&Message::Close(0)).await });
+                return Ok(());
+            }
+            None => None,
+        };
         let socket = listener::bind_to(kind, &self.directory, object)?;
         // Nobody has found it yet.
         let unused = users::references(&socket)?;
         let watched = socket.try_clone()?;
         let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
-        let proxy = self.new_proxy(kind);
+        let mut proxy = self.new_proxy(kind);
         let number = proxy.number;
-        by_key.insert(key, proxy);
-        drop(by_key);
         let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
         let this = Arc::clone(self);
-        tokio::spawn(async move {
+        proxy.relay = Some(tokio::spawn(async move {
+            // What was sent before arrives before.
+            if let Some(before) = before {
+                let _ = before.await;
+            }
             let relayed = relay(local, channel, passing);
             tokio::pin!(relayed);
             loop {
@@ -184,15 +198,20 @@ impl Proxies {
             if by_key.get(&key).is_some_and(|proxy| proxy.number == number) {
                 by_key.remove(&key);
             }
-        });
+        }));
+        by_key.insert(key, proxy);
         Ok(())
     }
 
     /// Has a relay of datagrams that nobody uses end once it has relayed what has come.
     fn end_unused(&self, (key, number): (u64, u64), socket: &OwnedFd, unused: u32) -> bool {
         let mut by_key = self.by_key();
-        let used = by_key.get(&key).filter(|proxy| proxy.number == number);
-        if used.is_some_and(|proxy| proxy.used.elapsed() < IDLE) {
+        let proxy = by_key.get_mut(&key);
+        let proxy = proxy.filter(|proxy| proxy.number == number);
+        if proxy
+            .as_ref()
+            .is_some_and(|proxy| proxy.used.elapsed() < IDLE)
+        {
             return false;
         }
         match users::references(socket) {
@@ -203,8 +222,10 @@ impl Proxies {
                 return false;
             }
         }
-        // Under the lock: whoever is told of from now on finds none and makes another.
-        by_key.remove(&key);
+        // Under the lock: whoever is told of from now on makes another.
+        if let Some(proxy) = proxy {
+            proxy.ends = true;
+        }
         // It is open.
         let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
         true

@@ -11,11 +11,16 @@ use rustix::process::PidfdFlags;
 use rustix::process::Signal;
 use std::os::fd::OwnedFd;
 
-/// Opens a process whose control group the policy lets be touched.
-pub(super) fn hold(rules: &Rules, pid: i32, flags: PidfdFlags) -> Result<OwnedFd, Refusal> {
+/// Opens a process.
+pub(super) fn open(pid: i32, flags: PidfdFlags) -> Result<OwnedFd, Refusal> {
     let whom = Pid::from_raw(pid).filter(|_| pid > 1);
     let whom = whom.ok_or_else(|| forbidden(format!("{pid} is not the id of one process")))?;
-    let process = rustix::process::pidfd_open(whom, flags)?;
+    Ok(rustix::process::pidfd_open(whom, flags)?)
+}
+
+/// Opens a process whose control group the policy lets be touched.
+pub(super) fn hold(rules: &Rules, pid: i32, flags: PidfdFlags) -> Result<OwnedFd, Refusal> {
+    let process = open(pid, flags)?;
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
     let groups = groups.map_err(|_| Refusal::from(Errno::ESRCH))?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"));

@@ -141,7 +141,11 @@ impl Supervisor {
                 decision => decision,
             });
         }
-        if let Some((pid, call)) = schedule::read(&self.view, held)? {
+        if sys::is_of_scheduler(held.number) {
+            // Of a group or a user those of this machine.
+            let Some((pid, call)) = schedule::read(&self.view, held)? else {
+                return Ok(Decision::Local);
+            };
             let needed = match call.needs() {
                 Need::Nothing => None,
                 Need::Nice => Some(CAP_SYS_NICE),
@@ -211,7 +215,11 @@ impl Supervisor {
                     call: call.clone(),
                 };
                 let reply = self.ask(held, &request)?;
-                schedule::write(&self.view, held, &call, &reply.bytes.0)?;
+                // HOST may have taken long, and the thread's number may be another's by now.
+                if !sys::is_valid(&self.listener, held.id) {
+                    return Err(Errno::EINTR);
+                }
+                schedule::write(&self.view, held, &call, &reply)?;
                 return Ok(Answer::Done(Ok(reply.value)));
             }
             Decision::Mount {

@@ -9,6 +9,7 @@ use super::view::View;
 use nix::errno::Errno;
 use nix::libc;
 use qtfs_control::message::Bytes;
+use qtfs_control::message::Reply;
 use qtfs_control::schedule::Schedule;
 use qtfs_control::schedule::ATTR;
 use qtfs_control::schedule::LIMIT;
@@ -30,7 +31,9 @@ pub(super) fn read(view: &View, held: &Held) -> Result<Option<(i32, Schedule)>, 
         }
         libc::SYS_sched_setaffinity => {
             let len = second.min(MASK as u64) as usize;
-            (first, Schedule::SetAffinity(bytes(third, len)?))
+            // The kernel reads no more than it has processors.
+            let mask = view.some_bytes(held.tid, third, len)?;
+            (first, Schedule::SetAffinity(Bytes(mask)))
         }
         libc::SYS_sched_getscheduler => (first, Schedule::GetScheduler),
         libc::SYS_sched_setscheduler => {
@@ -86,16 +89,21 @@ pub(super) fn read(view: &View, held: &Held) -> Result<Option<(i32, Schedule)>, 
 }
 
 /// Writes what HOST's kernel has written to where the caller wants it.
-pub(super) fn write(view: &View, held: &Held, call: &Schedule, bytes: &[u8]) -> Result<(), Errno> {
+pub(super) fn write(view: &View, held: &Held, call: &Schedule, reply: &Reply) -> Result<(), Errno> {
     let [_, second, third, fourth, ..] = held.arguments;
     let (address, room) = match call {
-        Schedule::GetAffinity(room) => (third, *room as usize),
+        // It returns how many.
+        Schedule::GetAffinity(room) => {
+            let written = usize::try_from(reply.value).unwrap_or(0);
+            (third, written.min(*room as usize))
+        }
         Schedule::GetParam => (second, PARAM),
         Schedule::GetAttr { size, .. } => (second, *size as usize),
         Schedule::Limit { .. } if fourth == 0 => return Ok(()),
         Schedule::Limit { .. } => (fourth, LIMIT),
         _ => return Ok(()),
     };
+    let bytes = &reply.bytes.0;
     let bytes = bytes.get(..bytes.len().min(room)).unwrap_or_default();
     view.write(held.tid, address, bytes)
 }

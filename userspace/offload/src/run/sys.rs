@@ -51,6 +51,11 @@ const HELD_BY_SECOND: [libc::c_long; 4] = [
     libc::SYS_ioprio_set,
 ];
 
+/// Whether a call is one of the scheduler's.
+pub(super) fn is_of_scheduler(number: libc::c_long) -> bool {
+    HELD_BY_FIRST.contains(&number) || HELD_BY_SECOND.contains(&number)
+}
+
 #[cfg(target_arch = "x86_64")]
 const ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]

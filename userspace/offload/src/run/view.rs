@@ -154,15 +154,31 @@ impl View {
 
     /// Reads so many bytes of a thread's memory.
     pub(super) fn bytes(&self, tid: u32, address: u64, len: usize) -> nix::Result<Vec<u8>> {
+        let bytes = self.some_bytes(tid, address, len)?;
+        match bytes.len() == len {
+            true => Ok(bytes),
+            false => Err(Errno::EFAULT),
+        }
+    }
+
+    /// Reads at most so many bytes of a thread's memory, up to where there is none.
+    pub(super) fn some_bytes(&self, tid: u32, address: u64, len: usize) -> nix::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
         // CAST: addresses have the machine's size, and thread ids are positive.
         let (base, whom) = (address as usize, Pid::from_raw(tid as i32));
-        let remote = [RemoteIoVec { base, len }];
+        // Pages are read whole or not at all.
+        let first = len.min(PAGE - base % PAGE);
+        let remote = [
+            RemoteIoVec { base, len: first },
+            RemoteIoVec {
+                base: base.saturating_add(first),
+                len: len - first,
+            },
+        ];
         let mut local = [IoSliceMut::new(&mut bytes)];
-        match nix::sys::uio::process_vm_readv(whom, &mut local, &remote)? {
-            read if read == len => Ok(bytes),
-            _ => Err(Errno::EFAULT),
-        }
+        let read = nix::sys::uio::process_vm_readv(whom, &mut local, &remote)?;
+        bytes.truncate(read);
+        Ok(bytes)
     }
 
     /// Writes to a thread's memory.
