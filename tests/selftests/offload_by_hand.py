@@ -58,19 +58,11 @@ def host_down():
 
 
 def root_file_system(key):
-    """A root file system with Debian's programs, which the wrappers may replace without touching this machine's."""
-    for name in ("etc/qtfs", "var/lib", "run", "tmp", "root", "usr", "proc", "sys", "dev"):
-        os.makedirs(f"{ROOT_DIRECTORY}/{name}")
-    for name in ("bin", "sbin", "lib", "lib64"):
-        os.symlink(f"usr/{name}", f"{ROOT_DIRECTORY}/{name}")
-    os.symlink("../run", f"{ROOT_DIRECTORY}/var/run")
-    for name in ("passwd", "group", "hosts", "containerd"):
-        process.run(["cp", "-a", f"/etc/{name}", f"{ROOT_DIRECTORY}/etc/"])
-    files.write(f"{ROOT_DIRECTORY}/etc/resolv.conf", b"")
+    """The root file system of the daemons, with what runs HOST's programs."""
+    offload.root_file_system(ROOT_DIRECTORY)
+    os.makedirs(f"{ROOT_DIRECTORY}/etc/qtfs")
     files.write(f"{ROOT_DIRECTORY}/etc/qtfs/rexec.key", key, 0o600)
     files.write(f"{ROOT_DIRECTORY}/etc/qtfs/rexec.toml", REXEC.encode())
-    process.run("mkdir /srv/upper /srv/work && mount -t overlay overlay -o lowerdir=/usr,upperdir=/srv/upper,workdir=/srv/work "
-                f"{ROOT_DIRECTORY}/usr")
 
 
 def set_up(_):

@@ -56,6 +56,26 @@ def prepare(key, config=CONFIG):
     files.write(CONTAINERD, TIMEOUTS.encode())
 
 
+def root_file_system(path):
+    """A root file system with Debian's programs, which wrappers may replace without touching this machine's."""
+    for name in ("etc", "var/lib", "run", "tmp", "root", "usr", "proc", "sys", "dev"):
+        os.makedirs(f"{path}/{name}")
+    for name in ("bin", "sbin", "lib", "lib64"):
+        os.symlink(f"usr/{name}", f"{path}/{name}")
+    os.symlink("../run", f"{path}/var/run")
+    for name in ("passwd", "group", "hosts", "containerd"):
+        process.run(["cp", "-a", f"/etc/{name}", f"{path}/etc/"])
+    files.write(f"{path}/etc/resolv.conf", b"")
+    process.run(f"mkdir /srv/upper /srv/work && mount -t overlay overlay -o lowerdir=/usr,upperdir=/srv/upper,workdir=/srv/work {path}/usr")
+
+
+def remove_root_file_system(path):
+    """Takes it away."""
+    process.run(["umount", f"{path}/usr"])
+    for directory in (path, "/srv/upper", "/srv/work"):
+        shutil.rmtree(directory)
+
+
 def host_up(key, config=CONFIG):
     """The host, from what the tests have there to what users have."""
     server.stop()

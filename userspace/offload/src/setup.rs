@@ -6,6 +6,7 @@
 //! to do, so `up` may be repeated, and goes on where an earlier one was stopped by a mistake.
 
 mod check;
+mod chroot;
 mod dpu;
 mod host;
 mod keeper;

@@ -2,6 +2,7 @@
 
 //! The DPU: mounts, the programs that stand for HOST's, and the daemons.
 
+use super::chroot;
 use super::host;
 use super::keeper::Part;
 use super::keeper::Ready;
@@ -59,9 +60,10 @@ pub(super) fn prepare(config: &Config) -> Result<(), Failure> {
     host::write_new(host::REXEC, &rexec_configuration(config), 0o644)?;
     machine::share_root()?;
     machine::load(config, "qtfs")?;
+    chroot::prepare(config)?;
     let rexec = config.programs()?.join("rexec");
     let bin = config.below_root(Path::new(BIN));
-    machine::make(&[bin.clone()])?;
+    machine::make(std::slice::from_ref(&bin))?;
     for (name, words) in WRAPPERS {
         let path = bin.join(name);
         let text = format!(
@@ -77,7 +79,8 @@ pub(super) fn prepare(config: &Config) -> Result<(), Failure> {
     mount(config)
 }
 
-fn table() -> Result<Vec<mountinfo::Mount>, Failure> {
+/// The mounts of this machine.
+pub(super) fn table() -> Result<Vec<mountinfo::Mount>, Failure> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(Failure::system("reading the table of mounts"))?;
     Ok(mountinfo::parse(&text))
@@ -97,7 +100,7 @@ pub(super) fn mounted(config: &Config) -> Result<Vec<(PathBuf, bool)>, Failure> 
 }
 
 /// Why one of HOST's directories cannot be mounted.
-fn not_mounted(config: &Config, path: &Path, errno: Errno) -> Failure {
+pub(super) fn not_mounted(config: &Config, path: &Path, errno: Errno) -> Failure {
     let (path, what) = (path.display(), errno.desc());
     Failure::Unfit(match errno {
         Errno::EHOSTUNREACH
@@ -123,7 +126,7 @@ fn mount(config: &Config) -> Result<(), Failure> {
         if is_mounted {
             continue;
         }
-        machine::make(&[point.clone()])?;
+        machine::make(std::slice::from_ref(&point))?;
         let mounted = nix::mount::mount(Some(&path), &point, Some("qtfs"), MsFlags::empty(), none);
         mounted.map_err(|errno| not_mounted(config, &path, errno))?;
         println!("{:<16} {} is mounted", "mount", path.display());
@@ -153,13 +156,16 @@ fn own_database(config: &Config) -> Result<(), Failure> {
         .map_err(Failure::errno("mounting the database of volumes"))
 }
 
-/// Unmounts them; what is below first.
+/// Unmounts them.
 pub(super) fn unmount(config: &Config) -> Result<(), Failure> {
-    let tops: Vec<PathBuf> = config
-        .shared()
-        .iter()
-        .map(|path| config.below_root(path))
-        .collect();
+    let shared = config.shared();
+    let tops: Vec<PathBuf> = shared.iter().map(|path| config.below_root(path)).collect();
+    unmount_below(&tops)?;
+    chroot::unmount(config)
+}
+
+/// Unmounts what is mounted on these places or below them; that first.
+pub(super) fn unmount_below(tops: &[PathBuf]) -> Result<(), Failure> {
     let mounts = table()?;
     let ours = mounts
         .iter()
