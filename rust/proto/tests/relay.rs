@@ -116,6 +116,16 @@ fn what_is_too_much_is_refused() {
         Err(Error::Invalid("kind of a message"))
     );
     assert_eq!(Message::decode(&[]), Err(Error::Truncated));
+    assert_eq!(
+        Message::decode(&vec![2; MAX_MESSAGE + 1]),
+        Err(Error::Invalid("length of a message"))
+    );
+    // Data without descriptors, the end of its record.
+    let data = [&[2, 0, 0, 0], &*vec![0; MAX_PAYLOAD + 1]].concat();
+    assert_eq!(
+        Message::decode(&data),
+        Err(Error::Invalid("length of data"))
+    );
     let long = vec![b'x'; MAX_NAME + 1];
     let unsent = Message::Sender(sender(&long));
     assert_eq!(
