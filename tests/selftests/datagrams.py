@@ -106,22 +106,22 @@ def relatively(path, function, *arguments):
 
 @case("the receiver sees the name of the sender's socket, and answers it: names in a current directory", who=[ROOT], needs=NEEDS, limit=120)
 def answers_relative_names(t):
-    with Counted():
-        for number, (listener, dialer) in enumerate(SIDES):
-            place = Place(t, f"s{number}")
-            answers = place.start(listener, relatively, "answer", 2)
-            eq(place.start(dialer, relatively, "converse", f"c{number}", b"hello").result(), [b"HELLO", b"HELLOHELLO"])
-            eq(answers.result(), [f"c{number}"] * 2)
+    begin()
+    for number, (listener, dialer) in enumerate(SIDES):
+        place = Place(t, f"s{number}")
+        answers = place.start(listener, relatively, "answer", 2)
+        eq(place.start(dialer, relatively, "converse", f"c{number}", b"hello").result(), [b"HELLO", b"HELLOHELLO"])
+        eq(answers.result(), [f"c{number}"] * 2)
 
 
 @case("the receiver sees where the sender's socket is on its own machine, and answers it", who=[ROOT], needs=NEEDS, limit=120)
 def answers_absolute_names(t):
-    with Counted():
-        for number, (listener, dialer) in enumerate(SIDES):
-            place, own = Place(t, f"s{number}"), Place(t, f"c{number}")
-            answers = place.start(listener, answer, 2)
-            eq(place.start(dialer, converse, own.paths[dialer], b"hello").result(), [b"HELLO", b"HELLOHELLO"])
-            eq(answers.result(), [own.paths[listener]] * 2)
+    begin()
+    for number, (listener, dialer) in enumerate(SIDES):
+        place, own = Place(t, f"s{number}"), Place(t, f"c{number}")
+        answers = place.start(listener, answer, 2)
+        eq(place.start(dialer, converse, own.paths[dialer], b"hello").result(), [b"HELLO", b"HELLOHELLO"])
+        eq(answers.result(), [own.paths[listener]] * 2)
 
 
 @case("a name that is not in a shared directory is what the sender has given it", who=[ROOT], needs=NEEDS, limit=120)
@@ -238,12 +238,12 @@ def long_quiet(t):
 
 @case("when the receiver is gone its senders get ECONNREFUSED", who=[ROOT], needs=NEEDS, limit=180)
 def receiver_gone(t):
-    with Counted():
-        for number, (listener, dialer) in enumerate(CROSS):
-            place = Place(t, f"s{number}")
-            takes = place.start(listener, take, 1)
-            place.start(dialer, until_refused).result()
-            eq(takes.result(), [b"x"])
+    begin()
+    for number, (listener, dialer) in enumerate(CROSS):
+        place = Place(t, f"s{number}")
+        takes = place.start(listener, take, 1)
+        place.start(dialer, until_refused).result()
+        eq(takes.result(), [b"x"])
 
 
 def until_refused(path):

@@ -204,7 +204,7 @@ def link(t):
 
 @case("engine is killed by SIGKILL in the middle of writes", who=[ROOT], needs="qtfs", limit=180, full=7200)
 def engine(t):
-    writers = Writers(t, "all", t.seed(), t.amount(60, 3000))
+    writers = Writers(t, "all", t.seed(), t.amount(40, 3000))
     kills = 0
     while writers.working():
         host.server.restart_engine(signal.SIGKILL)
@@ -213,4 +213,4 @@ def engine(t):
         eventually(lambda: counters.went_on(t.fs.mnt, before) or not writers.working(), 30, "work goes on after a restart")
     writers.end(60)
     t.note(f"{kills} kills; blocks, records, editions: {writers.check()}")
-    eq(len(host.files.read(t.there("all/log")).splitlines()), t.amount(60, 3000), "records")
+    eq(len(host.files.read(t.there("all/log")).splitlines()), t.amount(40, 3000), "records")

@@ -8,7 +8,7 @@ from qtest import ROOT, USER, case, eq, filesystems, host, lab, run, spawn, file
 # Every operation that fsx knows, and how often; nothing is left out.
 MIX = {"close_open": 2, "invalidate": 2, "mapread": 10, "mapwrite": 10, "read": 10, "write": 10, "truncate": 4, "fsync": 1, "fdatasync": 1,
        "posix_fallocate": 2, "punch_hole": 3, "sendfile": 3, "posix_fadvise": 2, "copy_file_range": 3}
-SHORT, FULL = 1000, 100_000
+SHORT, FULL = 600, 100_000
 HOURS = 4 * 3600
 
 
@@ -39,7 +39,7 @@ def unsynced_mappings(t):
 
 @case("a file of 8 MiB, operations of up to 1 MiB", who=[USER], limit=120, full=HOURS)
 def large(t):
-    exercise(t, t.seed(20), t.amount(200, 20_000), "flen = 8388608\n[opsize]\nmax = 1048576\n")
+    exercise(t, t.seed(20), t.amount(120, 20_000), "flen = 8388608\n[opsize]\nmax = 1048576\n")
 
 
 @case("blocks of 4096 bytes in a file that keeps its size", who=[USER], limit=120, full=HOURS)
@@ -52,7 +52,7 @@ def blocks(t):
 @case("four files at once, while the link comes and goes", who=[ROOT], needs="qtfs", limit=180, full=HOURS)
 def disturbed(t):
     seed = t.seed(40)
-    children = [spawn(exercise, t, seed + number, t.amount(250, 25_000), "", (), f"file{number}") for number in range(4)]
+    children = [spawn(exercise, t, seed + number, t.amount(150, 25_000), "", (), f"file{number}") for number in range(4)]
     cuts = 0
     try:
         while any(child.alive() for child in children):

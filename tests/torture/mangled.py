@@ -244,14 +244,14 @@ def torture(t, side, rounds, *more, every=15):
 def by_server(t):
     t.seed()
     # The greeting and the answer to ATTACH stay whole, else there is nothing to mount most of the time.
-    torture(t, "server", t.amount(3, 300), "--skip", "2")
+    torture(t, "server", t.amount(2, 300), "--skip", "2")
 
 
 @case("what the client says is changed: the server ends connections, and nothing else", who=[ROOT], needs="qtfs", limit=300, full=14400,
       loses=True)
 def by_client(t):
     t.seed()
-    torture(t, "client", t.amount(3, 300), "--skip", "2")
+    torture(t, "client", t.amount(2, 300), "--skip", "2")
 
 
 @case("greetings are changed, by both sides", who=[ROOT], needs="qtfs", limit=300, full=7200, loses=True)

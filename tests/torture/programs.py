@@ -26,8 +26,8 @@ def git_there(path, *words):
 def repository(t):
     choose = random.Random(t.seed())
     run(["git", "init", "-q", "-b", "main", "repository"], env=IDENTITY)
-    for number in range(t.amount(3, 150)):
-        for _ in range(t.amount(3, 40)):
+    for number in range(t.amount(2, 150)):
+        for _ in range(t.amount(2, 40)):
             path = f"repository/{choose.randrange(10)}"
             run(["mkdir", "-p", path])
             files.write(f"{path}/{choose.randrange(30)}", choose.randbytes(choose.randrange(20000)))
@@ -81,9 +81,9 @@ def accounts(t):
         with database:
             database.executemany("insert into account values (?, 1000)", [(number,) for number in range(100)])
         database.close()
-        children = [spawn(transfer, path, first + number, t.amount(8, 1500)) for number in range(3)]
+        children = [spawn(transfer, path, first + number, t.amount(5, 1500)) for number in range(3)]
         for child in children:
-            eq(child.result(t.amount(120, PATIENCE)), t.amount(8, 1500))
+            eq(child.result(t.amount(120, PATIENCE)), t.amount(5, 1500))
         verdicts = [verdict(path), verdict_there(t.there(f"{mode}.db"))]
         eq(verdicts[0], verdicts[1], "the same on both machines")
         eq(verdicts[0][:2], ("ok", 100_000))

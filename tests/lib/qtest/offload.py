@@ -208,8 +208,8 @@ def listening_sockets():
 
 
 def without_numbers(path):
-    """Guards of supervisors and a socket of dockerd have other names when the program is started again."""
-    return re.sub("(/run/qtfs/guards|/run/docker/libnetwork)/[0-9a-f]+", r"\1/N", path)
+    """Guards of supervisors, and sockets of dockerd and rexec_server, have other names when the program is started again."""
+    return re.sub("(/run/qtfs/guards/|/run/docker/libnetwork/|/run/qtfs/rexec-status.new-)[0-9a-f]+", r"\1N", path)
 
 
 def state_here():
