@@ -206,21 +206,21 @@ pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
         return Err(ECHILD);
     }
     let not_to_write = may::ACCESS | may::CHDIR | may::OPEN | may::READ | may::EXEC;
-    if kind == kind::SOCKET && has(may::WRITE) && !has(not_to_write) {
-        match sockets::connect(inode) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            // Removed since its name was looked up: as for a socket that was closed meanwhile.
-            Err(e) if e == ESTALE => return Err(ECONNREFUSED),
-            Err(e) => return Err(e),
-        }
+    let connects = kind == kind::SOCKET && has(may::WRITE) && !has(not_to_write);
+    // Removed since its name was looked up: as for a socket that was closed meanwhile.
+    let refused = |e| match e {
+        e if connects && e == ESTALE => ECONNREFUSED,
+        e => e,
+    };
+    if connects && sockets::connect(inode).map_err(refused)? {
+        return Ok(());
     }
     let mask = AccessMask::NONE
         .with_if(has(may::EXEC), AccessMask::EXEC)
         .with_if(has(may::WRITE), AccessMask::WRITE)
         .with_if(has(may::READ), AccessMask::READ)
         .with_if(has(may::CHDIR), AccessMask::CHDIR);
-    access(inode, mask)
+    access(inode, mask).map_err(refused)
 }
 
 pub(crate) fn readlink(dentry: &Dentry<Qtfs>) -> Result<KVVec<u8>> {

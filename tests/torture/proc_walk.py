@@ -282,4 +282,4 @@ def proc(t):
 @case("every file of /sys is what it is on the host", who=[ROOT], needs="qtfs", limit=200, full=1800)
 def sys(t):
     mount_both()
-    check(t, "/sys", SYS, 2, 4, 40, 2500)
+    check(t, "/sys", SYS, 2, 3, 5, 1500)

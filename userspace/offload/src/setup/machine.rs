@@ -12,6 +12,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
 
 /// The addresses of this machine.
 pub(super) fn addresses() -> Result<Vec<IpAddr>, Failure> {
@@ -86,10 +88,18 @@ pub(super) fn load(config: &Config, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How long a module may be in use when nobody is left who uses it.
+const IN_USE: Duration = Duration::from_secs(5);
+
 /// Unloads it, if it is loaded.
 pub(super) fn unload(name: &str) -> Result<(), Failure> {
-    if Path::new("/sys/module").join(name).is_dir() {
-        run("rmmod", &[name])?;
+    let begun = Instant::now();
+    while Path::new("/sys/module").join(name).is_dir() {
+        match run("rmmod", &[name]) {
+            // The kernel closes what programs had open a moment after they have ended.
+            Err(_) if begun.elapsed() < IN_USE => std::thread::sleep(IN_USE / 50),
+            done => return done.map(drop),
+        }
     }
     Ok(())
 }
