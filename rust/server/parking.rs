@@ -6,6 +6,7 @@
 //! for may have happened.
 
 use kernel::{
+    list::ListArc,
     prelude::*,
     sync::Arc, //
 };
@@ -33,15 +34,26 @@ pub(crate) enum Parking {
 
 impl Parking {
     /// What the request is parked for.
-    pub(crate) fn key(&self) -> ParkKey {
+    fn key(&self) -> ParkKey {
         match self {
             Self::Readable(open) => open.park_key(),
             Self::Lock(key) => *key,
         }
     }
 
+    /// Parks a request that was begun. Gives it back as [`crate::session::Session::park`] does.
+    pub(crate) fn park(
+        &self,
+        job: ListArc<Job>,
+    ) -> core::result::Result<(), (ListArc<Job>, Error)> {
+        let (session, parked) = (job.session.clone(), job.clone_arc());
+        session.park(job, self.key())?;
+        self.look(&session.queue, &parked);
+        Ok(())
+    }
+
     /// Looks for what has happened before `job` was parked, when nobody could be told.
-    pub(crate) fn look(&self, queue: &Queue, job: &Job) {
+    fn look(&self, queue: &Queue, job: &Job) {
         let has_happened = match self {
             // An error is said when the request is executed.
             Self::Readable(open) => open.is_released() || open.is_ready_to_read().unwrap_or(true),

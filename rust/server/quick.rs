@@ -59,16 +59,7 @@ fn receive(server: &Server, job: ListArc<Job>, r: &Receive) -> Option<ListArc<Jo
     let Ok(false) = open.is_ready_to_read() else {
         return Some(job);
     };
-    let parking = Parking::Readable(open);
-    let session = job.session.clone();
-    let parked = job.clone_arc();
-    match session.park(job, parking.key()) {
-        Ok(()) => {
-            parking.look(&session.queue, &parked);
-            None
-        }
-        Err((job, _)) => Some(job),
-    }
+    Parking::Readable(open).park(job).err().map(|(job, _)| job)
 }
 
 fn send(server: &Server, job: ListArc<Job>, r: &Send) -> Option<ListArc<Job>> {

@@ -137,16 +137,10 @@ impl Worker {
             dispatch::execute(server, self, &job)
         };
         let (job, result) = match outcome {
-            Ok(Outcome::Park(parking)) => {
-                let parked = job.clone_arc();
-                match session.park(job, parking.key()) {
-                    Ok(()) => {
-                        parking.look(&session.queue, &parked);
-                        return Ok(());
-                    }
-                    Err((job, e)) => (job, Err(Refusal::from(e))),
-                }
-            }
+            Ok(Outcome::Park(parking)) => match parking.park(job) {
+                Ok(()) => return Ok(()),
+                Err((job, e)) => (job, Err(Refusal::from(e))),
+            },
             Ok(Outcome::Reply(reply)) => (job, Ok(reply)),
             Err(refusal) => (job, Err(refusal)),
         };

@@ -4,7 +4,8 @@
 import ast
 
 from qtest.checks import eq
-from runner.driven import MACHINES, call, driven
+from runner.driven import call, driven
+from runner.machines import MACHINES
 
 KEY = "k" * 32
 

@@ -5,8 +5,6 @@ import time
 
 from runner.machines import LabError
 
-MACHINES = ("host", "dpu")
-
 
 def call(lab, machine, module, function, *arguments):
     """Calls a function of a module of qtest in a machine; what it prints."""

@@ -4,8 +4,8 @@
 import ast
 
 from qtest.checks import eq
-from runner.driven import MACHINES, call, driven
-from runner.machines import LabError
+from runner.driven import call, driven
+from runner.machines import MACHINES, LabError
 
 KEY = "u" * 32
 

@@ -26,12 +26,6 @@ def blocks():
     return found
 
 
-def install():
-    """Installs the programs."""
-    for name in os.listdir(f"{build_directory()}/bin"):
-        shutil.copy(f"{build_directory()}/bin/{name}", "/usr/bin/")
-
-
 def type_in(commands):
     """Types commands at a shell in the directory of the modules."""
     process.run(f"cd {build_directory()} && set -e\n{commands}", patience=200)
@@ -40,7 +34,7 @@ def type_in(commands):
 def host_by_hand(key, commands):
     """The host: policy and configuration as `up` writes them, everything else as typed."""
     server.stop()
-    install()
+    offload.install()
     offload.prepare(key)
     offload.offload("up")
     offload.offload("down")
@@ -68,7 +62,7 @@ def root_file_system(key):
 def set_up(_):
     unload_module()
     key = os.urandom(32)
-    install()
+    offload.install()
     offload.prepare(key)
     there, here = blocks()
     on_host(host_by_hand)(key, there, patience=200)

@@ -56,6 +56,12 @@ def prepare(key, config=CONFIG):
     files.write(CONTAINERD, TIMEOUTS.encode())
 
 
+def install():
+    """Installs the programs where a user does."""
+    directory = f"{build_directory()}/bin"
+    process.run(["install", "-t", "/usr/bin", *(f"{directory}/{name}" for name in os.listdir(directory))])
+
+
 def root_file_system(path):
     """A root file system with Debian's programs, which wrappers may replace without touching this machine's."""
     for name in ("etc", "var/lib", "run", "tmp", "root", "usr", "proc", "sys", "dev"):

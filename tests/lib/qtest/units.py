@@ -4,12 +4,11 @@
 import glob
 import os
 import shutil
-import time
 
 from . import files
 from . import offload
 from . import process
-from .checks import eq, eventually, patience, true
+from .checks import eq, eventually, true
 from .filesystems import build_directory, unload_module
 
 UNIT = "qtfs-offload"
@@ -32,8 +31,7 @@ def install(key):
     unload_module()
     offload.prepare(key.encode())
     os.makedirs("/etc/lab", exist_ok=True)
-    programs = glob.glob(f"{build_directory()}/bin/*")
-    process.run(["install", "-t", "/usr/bin", *programs])
+    offload.install()
     for unit in glob.glob(f"{project()}/userspace/*/systemd/*.service"):
         shutil.copy(unit, WHERE)
     for wants in glob.glob(f"{WHERE}/*.wants"):
@@ -68,24 +66,24 @@ def show(name):
     return systemctl("show", "-P", name, UNIT)
 
 
+def becomes(condition, what):
+    """Waits until condition() is true of the unit."""
+    try:
+        eventually(condition, 200, what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{UNIT} is {show('ActiveState')}:\n{journal()}") from error
+
+
 def waits():
     """The unit cannot start yet, and systemd tries again."""
-    def tried():
-        return int(show("NRestarts")) >= 1
-    try:
-        eventually(tried, 200, "systemd has tried more than once")
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{journal()}") from error
+    becomes(lambda: int(show("NRestarts")) >= 1, "systemd has tried more than once")
     text = journal()
     true("10.0.0.1" in text and "Is it up" in text, f"it says whom it waits for:\n{text}")
 
 
 def is_active():
     """The unit has started, however long it had to wait."""
-    deadline = time.monotonic() + patience(200)
-    while show("ActiveState") != "active":
-        true(time.monotonic() < deadline, f"{UNIT} is {show('ActiveState')}:\n{journal()}")
-        time.sleep(0.5)
+    becomes(lambda: show("ActiveState") == "active", "it is active")
     offload.offload("status")
 
 

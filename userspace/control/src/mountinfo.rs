@@ -3,6 +3,7 @@
 //! Mount tables as `/proc/PID/mountinfo` shows them (proc_pid_mountinfo(5)).
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -95,6 +96,11 @@ fn line(line: &str) -> Option<Mount> {
         source,
         shared,
     })
+}
+
+/// The mounts that this process sees now.
+pub fn read() -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
 }
 
 /// The mounts, in the order of the table.

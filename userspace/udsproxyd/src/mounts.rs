@@ -56,8 +56,8 @@ fn translated(name: Vec<u8>, find: impl Fn(&[Mount], &Path) -> Option<PathBuf>) 
     if !path.is_absolute() {
         return name;
     }
-    let found = match std::fs::read_to_string("/proc/self/mountinfo") {
-        Ok(table) => find(&mountinfo::parse(&table), path),
+    let found = match mountinfo::read() {
+        Ok(mounts) => find(&mounts, path),
         Err(error) => {
             tracing::warn!(
                 "the name of a socket is passed as it is: /proc/self/mountinfo: {error}"
@@ -89,8 +89,7 @@ fn is_of_host(fd: &OwnedFd) -> io::Result<bool> {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     let id: Option<u64> = id.and_then(|id| id.trim().parse().ok());
-    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mounts = mountinfo::parse(&table);
+    let mounts = mountinfo::read()?;
     Ok(mounts
         .iter()
         .any(|mount| Some(mount.id) == id && mount.is_qtfs()))
@@ -98,8 +97,7 @@ fn is_of_host(fd: &OwnedFd) -> io::Result<bool> {
 
 /// Where a file of HOST is here, by the mounts of now.
 pub fn here(path: &Path) -> io::Result<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    find(&mountinfo::parse(&table), path).ok_or_else(|| {
+    find(&mountinfo::read()?, path).ok_or_else(|| {
         let what = "no mount of qtfs here has HOST's";
         io::Error::other(format!("{what} {}", path.display()))
     })

@@ -27,9 +27,7 @@ const TELL: Duration = Duration::from_secs(10);
 
 /// Mounts the directory of engine's socket, unless it is mounted.
 pub(super) fn mount(control: &Path) -> Result<(), Failure> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo")
-        .map_err(Failure::system("reading the table of mounts"))?;
-    let mounts = mountinfo::parse(&table);
+    let mounts = mountinfo::read().map_err(Failure::system("reading the table of mounts"))?;
     if mountinfo::containing(&mounts, control).is_some_and(mountinfo::Mount::is_qtfs) {
         return Ok(());
     }

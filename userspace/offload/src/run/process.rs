@@ -225,8 +225,7 @@ fn init(options: &Options, supervisor: &OwnedFd) -> i32 {
 /// the file that sets these.
 fn prepare(options: &Options) -> io::Result<File> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mounts = qtfs_control::mountinfo::parse(&table);
+    let mounts = qtfs_control::mountinfo::read()?;
     let mut places: Vec<_> = ["/proc", "/local_proc"]
         .iter()
         .flat_map(|place| {

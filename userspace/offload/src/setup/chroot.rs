@@ -77,9 +77,9 @@ pub(super) fn prepare(config: &Config) -> Result<(), Failure> {
             ))
         })?;
     }
+    let mounts = dpu::table()?;
     for place in PLACES {
         let point = root.join(place.name);
-        let mounts = dpu::table()?;
         if top(&mounts, &point).is_some_and(|mount| mount.kind == place.kind) {
             continue;
         }

@@ -81,9 +81,7 @@ pub(super) fn prepare(config: &Config) -> Result<(), Failure> {
 
 /// The mounts of this machine.
 pub(super) fn table() -> Result<Vec<mountinfo::Mount>, Failure> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")
-        .map_err(Failure::system("reading the table of mounts"))?;
-    Ok(mountinfo::parse(&text))
+    mountinfo::read().map_err(Failure::system("reading the table of mounts"))
 }
 
 /// The directories, and whether they are mounted.

@@ -106,8 +106,7 @@ pub(super) fn unload(name: &str) -> Result<(), Failure> {
 
 /// Whether the root directory's mounts are propagated.
 pub(super) fn root_is_shared() -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounts = mountinfo::parse(&table);
+    let mounts = mountinfo::read().unwrap_or_default();
     mountinfo::containing(&mounts, Path::new("/")).is_some_and(|mount| mount.shared)
 }
 
