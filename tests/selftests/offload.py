@@ -440,6 +440,28 @@ def mount_there(t):
     supervised(f"umount {OVERLAY}/x/m && ! ls {OVERLAY}/x/m/f 2>/dev/null && rm -r {OVERLAY}/x")
 
 
+@offloaded("a mount of the host whose files a program has just closed can be unmounted")
+def unmount_after_close(t):
+    # Files that were only read, and directories, are closed on the host without anybody waiting for it.
+    supervised(f"""exec python3 -c '
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for number in range(20):
+    top = b"{OVERLAY}/c%d" % number
+    os.mkdir(top)
+    if libc.mount(b"none", top, b"tmpfs", 0, None):
+        raise OSError(ctypes.get_errno(), "mount")
+    open(top + b"/f", "w").write("x" * 5000)
+    held = [os.open(top + b"/f", os.O_RDONLY) for _ in range(10)]
+    [os.read(fd, 5000) for fd in held]
+    os.listdir(top)
+    [os.close(fd) for fd in held]
+    if libc.umount2(top, 0):
+        raise OSError(ctypes.get_errno(), "umount in round %d" % number)
+    os.rmdir(top)
+'""")
+
+
 @offloaded("what a program mounts in a namespace of its own, or outside the host's directories, stays here")
 def mount_here(t):
     supervised(f"mkdir {OVERLAY}/p; unshare -m sh -c 'mount -t tmpfs none {OVERLAY}/p && touch {OVERLAY}/p/x'; ! ls {OVERLAY}/p/x 2>/dev/null && rmdir {OVERLAY}/p")

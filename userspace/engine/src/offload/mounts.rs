@@ -30,6 +30,8 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
 
 /// `STATX_MNT_ID_UNIQUE` (linux/stat.h): ids are not used again.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -280,12 +282,24 @@ pub(super) fn unmount(
     in_directory(&parent.fd, &name, flags)
 }
 
+/// How long a file that a program of the DPU has closed may stay open here: `close(2)` of what was
+/// only read is told to HOST without anybody waiting for it.
+const CLOSING: Duration = Duration::from_millis(200);
+
 /// Unmounts `name` in a directory that is held, in a thread with a current directory of its own.
 fn in_directory(parent: &OwnedFd, name: &OsStr, flags: MntFlags) -> Result<(), Refusal> {
     let unmount = || {
         nix::sched::unshare(CloneFlags::CLONE_FS)?;
         nix::unistd::fchdir(parent)?;
-        nix::mount::umount2(name, flags | MntFlags::UMOUNT_NOFOLLOW)
+        let begun = Instant::now();
+        loop {
+            match nix::mount::umount2(name, flags | MntFlags::UMOUNT_NOFOLLOW) {
+                Err(Errno::EBUSY) if begun.elapsed() < CLOSING => {
+                    std::thread::sleep(CLOSING / 20);
+                }
+                done => return done,
+            }
+        }
     };
     let done = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("engine/unmount".into());
