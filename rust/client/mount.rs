@@ -32,7 +32,6 @@ use qtfs_proto::{
 };
 use qtfs_vfs::{
     context::Log,
-    dentry::Dentry,
     inode::{
         AnonymousDevice,
         Device,
@@ -274,20 +273,21 @@ impl Mount {
         let incarnation = self.session.incarnation();
         let root = attach(&self.session, incarnation, wait)?;
         let root_id = root.node;
-        let found = inode.with_alias(|dentry: &Dentry<Qtfs>| {
-            let path = place::path(dentry)?;
-            if path.is_empty() {
-                // The root stands for whatever is at its path.
-                return Ok((root, true));
+        // An entry that is held while HOST is asked would be in use when the mount ends.
+        let path = inode.with_alias(place::path).unwrap_or(Err(ESTALE));
+        // The root, whose path is empty, stands for whatever is there.
+        let found = path.and_then(|path| match path.as_slice() {
+            [] => Ok((root, true)),
+            path => {
+                let walk = Walk {
+                    root: root_id,
+                    path: Path::new(path).map_err(|_| ESTALE)?,
+                };
+                let reply = self.as_root(&walk, incarnation, wait)?;
+                Ok((reply.decode::<Walk<'_>>()?.attr, false))
             }
-            let walk = Walk {
-                root: root_id,
-                path: Path::new(&path).map_err(|_| ESTALE)?,
-            };
-            let reply = self.as_root(&walk, incarnation, wait)?;
-            Ok((reply.decode::<Walk<'_>>()?.attr, false))
         });
-        let (attr, is_root) = match found.unwrap_or(Err(ESTALE)) {
+        let (attr, is_root) = match found {
             Err(e) if e == ENOENT || e == ENOTDIR => return Err(ESTALE),
             other => other?,
         };
