@@ -32,6 +32,11 @@ def alive(job):
     return jobs[job].alive()
 
 
+def finished(job, seconds):
+    """Waits until it has ended, and takes what it says meanwhile; whether it has."""
+    return jobs[job].finished(seconds)
+
+
 def sleeps(job, seconds=10):
     """Waits until it sleeps."""
     return jobs[job].sleeps(seconds)

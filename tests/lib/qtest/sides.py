@@ -57,8 +57,8 @@ class There:
     def result(self, seconds=60):
         """Waits for its end."""
         deadline = time.monotonic() + patience(seconds)
-        while self.alive() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while not host.background.finished(self.job, 0.05) and time.monotonic() < deadline:
+            pass
         return host.background.finish(self.job, 1)
 
     def kill(self):
