@@ -298,7 +298,7 @@ fn write_piece(
                 let reply = reply.decode::<Write>()?;
                 inode.node().changed(session);
                 if !flags.has(WriteFlags::DSYNC) && !flags.has(WriteFlags::SYNC) {
-                    inode.node().written(session);
+                    session.durable.written(&inode.node().unsynced);
                 }
                 // The inode is locked, so this machine has done nothing else meanwhile.
                 let asked = Asked {
@@ -447,7 +447,9 @@ pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> 
     let (inode, open) = (file.inode(), file.open()?);
     let mount = inode.mount();
     let datasync = datasync.into();
-    let written_in = inode.node().take_unsynced();
+    let durable = &mount.session.durable;
+    let unsynced = &inode.node().unsynced;
+    let taken = durable.take(unsynced);
     let synced = mount.call(|| {
         Ok(Fsync {
             file: open.id(mount, inode)?,
@@ -457,15 +459,10 @@ pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> 
         })
     });
     let synced = synced.and_then(|(reply, _)| reply.decode::<Fsync>().map(|_| ()));
-    if written_in != 0 && written_in != mount.session.boot() {
+    if durable.ended(taken, synced.is_ok(), unsynced) {
         let what = "HOST was rebooted before data that a program wrote was on its disk";
         mount.session.log_error("FSYNC", EIO, what);
         return Err(EIO);
-    }
-    match synced {
-        Ok(()) if written_in != 0 => mount.session.note_synced(),
-        Ok(()) => {}
-        Err(_) => inode.node().still_unsynced(written_in),
     }
     synced
 }

@@ -157,13 +157,14 @@ impl FileSystem for Qtfs {
         if mount.session.is_aborted() {
             return Ok(());
         }
+        let mark = mount.session.durable.begin_sync();
         let (reply, _) = mount.call(|| {
             Ok(Syncfs {
                 node: mount.id(root)?,
             })
         })?;
         reply.decode::<Syncfs>()?;
-        if mount.session.note_all_synced() {
+        if mount.session.durable.all_synced(mark) {
             let what = "HOST was rebooted before data that programs wrote was on its disk";
             mount.session.log_error("SYNCFS", EIO, what);
             return Err(EIO);

@@ -39,7 +39,17 @@ use qtfs_vfs::{
     },
 };
 
-use crate::{bound::Bound, dir::Listing, file::OpenFile, fs::Qtfs, own, session::Session};
+use crate::{
+    bound::Bound,
+    dir::Listing,
+    file::OpenFile,
+    fs::Qtfs,
+    own,
+    session::{
+        durable::Unsynced,
+        Session, //
+    }, //
+};
 
 mod attributes;
 mod fresh;
@@ -129,9 +139,8 @@ pub(crate) struct Node {
     /// Somebody has locked ranges of the file since it was opened first: what is written must not
     /// touch the bytes beside it.
     ranges_locked: AtomicBool,
-    /// The boot of HOST in which data was acknowledged that no `fsync(2)` has put on its disk; 0 if
-    /// there is none.
-    unsynced: AtomicU64,
+    /// Data that HOST has and no `fsync(2)` has put on its disk.
+    pub(crate) unsynced: Unsynced,
     /// Task whose `stat(2)` has just looked the name up, so that its attributes are new.
     fresh: AtomicUsize,
     /// Task whose `rename(2)` has just taken the name of this inode on trust.
@@ -184,7 +193,7 @@ impl Node {
             clock: AtomicU64::new(0),
             writing: AtomicUsize::new(0),
             ranges_locked: AtomicBool::new(false),
-            unsynced: AtomicU64::new(0),
+            unsynced: Unsynced::new(),
             fresh: AtomicUsize::new(0),
             renamed: AtomicUsize::new(0),
             watch: AtomicU64::new(0),
@@ -405,26 +414,5 @@ impl Node {
     /// Whether [`Node::lock_ranges`] was called since the file was opened first.
     pub(crate) fn has_locked_ranges(&self) -> bool {
         self.ranges_locked.load(Ordering::Relaxed)
-    }
-
-    /// HOST has acknowledged data that may not be on its disk.
-    pub(crate) fn written(&self, session: &Session) {
-        // That of an earlier boot is lost, which is to be told.
-        let (ok, fail) = (Ordering::AcqRel, Ordering::Relaxed);
-        let first = self.unsynced.compare_exchange(0, session.boot(), ok, fail);
-        if first.is_ok() {
-            session.note_unsynced();
-        }
-    }
-
-    /// Takes the boot of HOST in which [`Node::written`] was called first, or 0.
-    pub(crate) fn take_unsynced(&self) -> u64 {
-        self.unsynced.swap(0, Ordering::AcqRel)
-    }
-
-    /// Puts back what [`Node::take_unsynced`] gave.
-    pub(crate) fn still_unsynced(&self, boot: u64) {
-        let (ok, fail) = (Ordering::AcqRel, Ordering::Relaxed);
-        let _ = self.unsynced.compare_exchange(0, boot, ok, fail);
     }
 }

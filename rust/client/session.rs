@@ -15,7 +15,6 @@ use core::{
         AtomicBool,
         AtomicU32,
         AtomicU64,
-        AtomicUsize,
         Ordering, //
     },
 };
@@ -59,6 +58,7 @@ use crate::{
 };
 
 mod credentials;
+pub(crate) mod durable;
 mod exchange;
 mod keeper;
 mod lane;
@@ -71,6 +71,7 @@ mod watches;
 
 pub(crate) use credentials::Acting;
 use credentials::Credentials;
+use durable::Durable;
 use notices::Notices;
 use releases::Releases;
 use request::{
@@ -155,12 +156,7 @@ pub(crate) struct Session {
     pub(crate) notices: Pin<KBox<Notices>>,
     /// Counts the sessions that the server made for this mount; ids belong to one of them.
     incarnation: AtomicU32,
-    /// Which boot of HOST the session is with.
-    boot: AtomicU64,
-    /// How many inodes HOST has acknowledged data of in this boot that may not be on its disk.
-    unsynced: AtomicUsize,
-    /// HOST was booted again while there were some, which no `syncfs(2)` was told yet.
-    rebooted: AtomicBool,
+    pub(crate) durable: Pin<KBox<Durable>>,
     /// Number of RECEIVE requests of channels that wait on the server.
     pub(crate) ahead: Ahead,
     /// Number of LOCK requests that wait on the server.
@@ -193,9 +189,7 @@ impl Session {
                 watches: KBox::pin_init(Watches::new(), GFP_KERNEL)?,
                 notices: KBox::pin_init(Notices::new(), GFP_KERNEL)?,
                 incarnation: AtomicU32::new(0),
-                boot: AtomicU64::new(0),
-                unsynced: AtomicUsize::new(0),
-                rebooted: AtomicBool::new(false),
+                durable: KBox::pin_init(Durable::new(), GFP_KERNEL)?,
                 ahead: Ahead::new(0),
                 waiting_locks: AtomicU32::new(0),
                 aborted: AtomicBool::new(false),
@@ -299,37 +293,6 @@ impl Session {
     /// happened on this machine may not know of it.
     pub(crate) fn clock(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::AcqRel)
-    }
-
-    /// Which boot of HOST the session is with; never 0.
-    pub(crate) fn boot(&self) -> u64 {
-        self.boot.load(Ordering::Acquire)
-    }
-
-    /// HOST, in this boot, has made the session.
-    fn set_boot(&self, boot: u64) {
-        let before = self.boot.swap(boot, Ordering::AcqRel);
-        if before != boot && self.unsynced.swap(0, Ordering::AcqRel) > 0 {
-            self.rebooted.store(true, Ordering::Release);
-        }
-    }
-
-    /// HOST has acknowledged data of one inode more that may not be on its disk.
-    pub(crate) fn note_unsynced(&self) {
-        self.unsynced.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The data of one of them is on the disk.
-    pub(crate) fn note_synced(&self) {
-        let (ok, fail) = (Ordering::AcqRel, Ordering::Relaxed);
-        let less = |count: usize| count.checked_sub(1);
-        let _ = self.unsynced.fetch_update(ok, fail, less);
-    }
-
-    /// The data of all of them is on the disk. Returns whether that of others is lost, once.
-    pub(crate) fn note_all_synced(&self) -> bool {
-        self.unsynced.store(0, Ordering::Release);
-        self.rebooted.swap(false, Ordering::AcqRel)
     }
 
     /// Asks for room for a LOCK that waits on the server, which holds a slot meanwhile; some must

@@ -107,7 +107,7 @@ pub(crate) fn copy(
         })?;
         let asked = reply.asked;
         let reply = reply.decode::<Copy>()?;
-        to.node().written(&mount.session);
+        mount.session.durable.written(&to.node().unsynced);
         node::apply(to, &reply.attr, asked);
         to.node().changed(&mount.session);
         // As above.

@@ -196,6 +196,12 @@ impl Nodes {
         Ok(inner.by_id.get(&id.0).ok_or(ESTALE)?.node.clone())
     }
 
+    /// For each file system of HOST that the client knows objects of, the one that is nearest to
+    /// the top there.
+    pub(crate) fn file_systems(&self) -> Result<KVec<NodeId>> {
+        self.inner.lock().file_systems()
+    }
+
     /// How to get to a node by names.
     ///
     /// Fails with [`ESTALE`] when its place, or that of a directory above, is lost.

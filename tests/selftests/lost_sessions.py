@@ -128,6 +128,33 @@ def power_lost(t):
     os.close(fd)
 
 
+@case("what syncfs or fsync has put on the disk is not told as lost after HOST lost power", who=[ROOT], needs=NEEDS, limit=240)
+def power_lost_later(t):
+    kept = {}
+    for name in ("by-syncfs", "by-fsync", "twice"):
+        kept[name] = os.open(name, os.O_RDWR | os.O_CREAT)
+        os.pwrite(kept[name], b"first", 0)
+    os.fsync(kept["by-fsync"])
+    syscalls.syncfs(kept["twice"])
+    os.pwrite(kept["twice"], b"again", 0)
+    # It is acknowledged; the kernel that was told to write it back has done so.
+    os.posix_fadvise(kept["twice"], 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(os.open("twice", os.O_WRONLY))
+    lab.crash("host")
+    lab.boot("host")
+    host.server.start()
+    os.fsync(kept["by-syncfs"])
+    os.fsync(kept["by-fsync"])
+    fails(EIO, os.fsync, kept["twice"])
+    os.fsync(kept["twice"])
+    for name, text in (("by-syncfs", b"first"), ("by-fsync", b"first")):
+        eq(host.files.read(t.there(name)), text)
+    fails(EIO, syscalls.syncfs, kept["twice"])
+    syscalls.syncfs(kept["twice"])
+    for fd in kept.values():
+        os.close(fd)
+
+
 @case("a directory that is open or someone's cwd is the same after HOST lost power", who=[ROOT], needs=NEEDS, limit=240)
 def same_directory(t):
     os.makedirs("d/e")

@@ -385,3 +385,48 @@ def costs(t):
             eq((counters.read(t.fs.mnt) - before).waits, 1, name)
     finally:
         umount_there(t.there("dir"))
+
+
+IMAGE = "/data/below.img"
+WRITE_BACK = "/proc/sys/vm/dirty_writeback_centisecs"
+
+
+@on_host
+def mount_disk(point):
+    """Mounts a disk of its own; nothing is written to it before somebody asks for that. Returns what was set before."""
+    before = files.read(WRITE_BACK)
+    files.write(WRITE_BACK, b"0")
+    run(["truncate", "-s", "64M", IMAGE])
+    run(["mkfs.ext4", "-q", "-F", IMAGE])
+    os.mkdir(point)
+    run(["mount", "-o", "loop,commit=1000", IMAGE, point])
+    return before
+
+
+@on_host
+def unmount_disk(point, before):
+    server.umount(point)
+    files.write(WRITE_BACK, before)
+    os.unlink(IMAGE)
+
+
+@on_host
+def on_disk(text):
+    """Whether it is on that disk."""
+    return run(["grep", "-q", text, IMAGE], check=False).status == 0
+
+
+@case("fsync, syncfs and sync put on its disk what lies on a disk that the host has mounted below", who=[ROOT], needs="qtfs", limit=120)
+def synced_below(t):
+    before = mount_disk(t.there("disk"))
+    try:
+        for name, sync in (("fsync", os.fsync), ("syncfs", syscalls.syncfs), ("sync", lambda fd: os.sync())):
+            text = f"before {name}!"
+            fd = os.open(f"disk/{name}", os.O_RDWR | os.O_CREAT)
+            os.write(fd, text.encode())
+            eq(on_disk(text), False, f"before {name}")
+            sync(fd)
+            eq(on_disk(text), True, f"after {name}")
+            os.close(fd)
+    finally:
+        unmount_disk(t.there("disk"), before)

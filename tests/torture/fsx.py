@@ -8,7 +8,7 @@ from qtest import ROOT, USER, case, eq, filesystems, host, lab, run, spawn, file
 # Every operation that fsx knows, and how often; nothing is left out.
 MIX = {"close_open": 2, "invalidate": 2, "mapread": 10, "mapwrite": 10, "read": 10, "write": 10, "truncate": 4, "fsync": 1, "fdatasync": 1,
        "posix_fallocate": 2, "punch_hole": 3, "sendfile": 3, "posix_fadvise": 2, "copy_file_range": 3}
-SHORT, FULL = 600, 100_000
+SHORT, FULL = 400, 100_000
 HOURS = 4 * 3600
 
 

@@ -251,7 +251,7 @@ def by_server(t):
       loses=True)
 def by_client(t):
     t.seed()
-    torture(t, "client", t.amount(2, 300), "--skip", "2")
+    torture(t, "client", t.amount(1, 300), "--skip", "2")
 
 
 @case("greetings are changed, by both sides", who=[ROOT], needs="qtfs", limit=300, full=7200, loses=True)

@@ -276,7 +276,7 @@ def check(t, top, mountpoint, depth, level, of, least):  # pylint: disable=too-m
 @case("every file of /proc is what it is on the host", who=[ROOT], needs="qtfs", limit=200, full=1200)
 def proc(t):
     mount_both()
-    check(t, "/proc", PROC, 1, 1, 8, 1500)
+    check(t, "/proc", PROC, 1, 1, 16, 1500)
 
 
 @case("every file of /sys is what it is on the host", who=[ROOT], needs="qtfs", limit=200, full=1800)

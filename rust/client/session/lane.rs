@@ -266,7 +266,7 @@ fn begin(session: &Arc<Session>, agreed: Agreed) -> Result {
         let mut old = inner.slots.reset(agreed.slots)?;
         old.retain(|request| !request.receiving.load(Ordering::Relaxed));
         inner.id = agreed.session;
-        session.set_boot(agreed.boot.max(1));
+        session.durable.booted(agreed.boot.max(1));
         session.incarnation.fetch_add(1, Ordering::AcqRel);
         let mut outboxes = KVVec::new();
         for outbox in inner.lanes.iter_mut() {

@@ -180,7 +180,7 @@ fn written(session: &Arc<Session>, result: Result<Reply>, writeback: Writeback) 
         inode
             .node()
             .saw_version(done.attr.version, reply.asked.incarnation);
-        inode.node().written(session);
+        session.durable.written(&inode.node().unsynced);
         Ok(())
     });
     if matches!(outcome, Err(e) if is_passing(session, e)) {

@@ -265,6 +265,33 @@ impl Inner {
         }
     }
 
+    pub(super) fn file_systems(&self) -> Result<KVec<NodeId>> {
+        let mut tops = KVec::new();
+        let mut at = self.by_identity.cursor_front();
+        while let Some((identity, id)) = at.as_ref().map(|cursor| cursor.current()) {
+            tops.push(self.top(NodeId(*id)), GFP_KERNEL)?;
+            let last = identity.last_of_file_system();
+            at = self.by_identity.cursor_lower_bound(&last);
+        }
+        Ok(tops)
+    }
+
+    /// The directory above a node that is nearest to the top of its file system, or the node itself.
+    fn top(&self, id: NodeId) -> NodeId {
+        let mut top = id;
+        while let Some(record) = self.by_id.get(&top.0) {
+            let Place::Entry { dir, .. } = record.place else {
+                break;
+            };
+            let here = |above: &Record| above.node.identity.same_file_system(&record.node.identity);
+            if !self.by_id.get(&dir.0).is_some_and(here) {
+                break;
+            }
+            top = dir;
+        }
+        top
+    }
+
     pub(super) fn way(&self, id: NodeId) -> Result<Chain> {
         let node = self.by_id.get(&id.0).ok_or(ESTALE)?.node.clone();
         // Once to find the length, once to write from the end.

@@ -16,7 +16,8 @@ use qtfs_proto::{
         Syncfs,
         SyncfsReply, //
     },
-    CopyFlags, //
+    CopyFlags,
+    NodeId, //
 };
 use qtfs_vfs::local::{
     space::{
@@ -113,10 +114,32 @@ pub(crate) fn statfs(ctx: &mut Context<'_>, r: &Statfs<'_>) -> Result<Reply> {
     })
 }
 
-/// Puts a whole file system on the disk.
+/// Puts on the disk the file system that a directory is on, and those that HOST has mounted below
+/// which the client has been to: to the client's kernel they are one.
 pub(crate) fn syncfs(ctx: &mut Context<'_>, r: &Syncfs) -> Result<Reply> {
-    let found = ctx.by_identity(r.node)?;
-    let node = ctx.session.nodes.get(r.node)?;
+    let top = ctx.by_identity(r.node)?.path.identity();
+    let mut done = sync_file_system(ctx, r.node);
+    for id in ctx.session.nodes.file_systems()? {
+        let Ok(node) = ctx.session.nodes.get(id) else {
+            continue;
+        };
+        if node.identity.same_file_system(&top) {
+            continue;
+        }
+        match sync_file_system(ctx, id) {
+            // HOST has unmounted it, and with that put it on the disk, or does not share it any more.
+            Err(refusal) if matches!(refusal.error(), ESTALE | ENOENT | EACCES) => {}
+            synced => done = done.and(synced),
+        }
+    }
+    done?;
+    ctx.reply(&SyncfsReply {})
+}
+
+/// Puts the file system on the disk that a node is on.
+fn sync_file_system(ctx: &Context<'_>, id: NodeId) -> Result {
+    let found = ctx.by_identity(id)?;
+    let node = ctx.session.nodes.get(id)?;
     let path = &found.path;
     if path.identity().same_file_system(&node.identity) {
         path.sync_file_system(&node.write_errors)?;
@@ -124,5 +147,5 @@ pub(crate) fn syncfs(ctx: &mut Context<'_>, r: &Syncfs) -> Result<Reply> {
         // Another one was mounted there meanwhile.
         path.sync_file_system(&path.write_errors())?;
     }
-    ctx.reply(&SyncfsReply {})
+    Ok(())
 }

@@ -28,8 +28,9 @@ use super::{
 /// mounted in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
-    ino: u64,
+    /// First, so that all of a file system stand together when they are sorted.
     file_system: u64,
+    ino: u64,
     /// Of a directory, where its mount is; 0 of anything else.
     mount: u64,
     /// Number of the file system, or of the part of it that has inode numbers of its own.
@@ -97,6 +98,17 @@ impl Identity {
     /// Of a directory, a number for the place where its mount is; 0 of anything else.
     pub const fn mount(&self) -> u64 {
         self.mount
+    }
+
+    /// What no object of this file system comes after, when they are sorted.
+    pub const fn last_of_file_system(&self) -> Self {
+        Self {
+            file_system: self.file_system,
+            ino: u64::MAX,
+            mount: u64::MAX,
+            dev: u32::MAX,
+            generation: u32::MAX,
+        }
     }
 
     /// Whether both are on the same file system.
