@@ -187,9 +187,16 @@ fn missing(inode: &Inode<Qtfs>) {
     }
 }
 
-/// Has HOST watch everything anew.
+/// Has HOST watch everything anew. An umount waits for this, so HOST, if it does not answer, is asked
+/// once more later.
 fn renew(session: &Arc<Session>) {
-    for watch in session.notices.numbers().unwrap_or_default() {
+    let Ok(stale) = session.notices.stale() else {
+        return session.notices.renew_later();
+    };
+    for watch in stale {
+        if !session.is_connected() {
+            return session.notices.renew_later();
+        }
         let Some(inode) = session.notices.inode(watch) else {
             continue;
         };
@@ -205,6 +212,11 @@ fn renew(session: &Arc<Session>) {
             })
         });
         let asked = asked.and_then(|(reply, _)| reply.decode::<Notify>().map(|_| ()));
+        if matches!(asked, Err(e) if e == ETIMEDOUT) {
+            session.notices.renew_later();
+            continue;
+        }
+        session.notices.renewed(watch);
         if let Err(e) = asked {
             let what = "what happens to a file that a program watches is not told any more";
             session.log_error("NOTIFY", e, what);

@@ -17,7 +17,10 @@ use kernel::{
     },
 };
 use qtfs_net::{
-    time::now_us,
+    time::{
+        now_us,
+        ticks, //
+    },
     NoFs,
     Thread, //
 };
@@ -37,6 +40,9 @@ use crate::{
 /// How long after somebody asked for a watch it is kept though nobody seems to watch: the kernel adds
 /// the watch after it has asked the file system for permission.
 const FRESH_US: u64 = 10_000_000;
+
+/// How long the thread waits, in milliseconds, before it asks HOST once more to watch something anew.
+const AGAIN_MS: u32 = 500;
 
 /// Most events that wait for the thread. HOST has not so many on the way, since inotify has not;
 /// after a new connection it tells again what was not acknowledged.
@@ -64,6 +70,8 @@ pub(crate) struct Watched {
     asked: u64,
     /// The inode has left memory.
     evicted: bool,
+    /// The server has lost the session since, and was not asked anew yet.
+    stale: bool,
 }
 
 impl Watched {
@@ -115,6 +123,8 @@ struct Inner {
     acknowledged: u32,
     /// The server has lost the session.
     lost: bool,
+    /// It did not answer about some that it is to watch anew.
+    again: bool,
     /// How many have left memory that HOST still watches.
     evicted: usize,
     /// An inode by which others of the mount are found.
@@ -134,6 +144,7 @@ impl Notices {
                 last: 0,
                 acknowledged: 0,
                 lost: false,
+                again: false,
                 evicted: 0,
                 any: None,
                 closed: false,
@@ -175,6 +186,7 @@ impl Notices {
                 mask: mask.with(before.unwrap_or(NotifyMask::NONE)),
                 asked: now_us(),
                 evicted: false,
+                stale: false,
             };
             inner
                 .by_number
@@ -225,13 +237,34 @@ impl Notices {
 
     /// All numbers.
     pub(crate) fn numbers(&self) -> Result<KVVec<u64>> {
+        self.numbers_if(|_| true)
+    }
+
+    /// The numbers that HOST is to be asked for anew.
+    pub(crate) fn stale(&self) -> Result<KVVec<u64>> {
+        self.numbers_if(|watched| watched.stale)
+    }
+
+    fn numbers_if(&self, wanted: impl Fn(&Watched) -> bool) -> Result<KVVec<u64>> {
         let _nofs = NoFs::enter();
         let inner = self.inner.lock();
         let mut numbers = KVVec::new();
-        for (number, _) in inner.by_number.iter() {
+        for (number, _) in inner.by_number.iter().filter(|(_, w)| wanted(w)) {
             numbers.push(*number, GFP_KERNEL)?;
         }
         Ok(numbers)
+    }
+
+    /// HOST was asked for a number anew.
+    pub(crate) fn renewed(&self, number: u64) {
+        if let Some(watched) = self.inner.lock().by_number.get_mut(&number) {
+            watched.stale = false;
+        }
+    }
+
+    /// HOST is to be asked once more for those that it did not answer about.
+    pub(crate) fn renew_later(&self) {
+        self.inner.lock().again = true;
     }
 
     /// The inode of a number, if it is in memory.
@@ -276,6 +309,9 @@ impl Notices {
             inner.acknowledged = 0;
             // The first session of a mount has lost nothing.
             inner.lost = !inner.by_number.is_empty();
+            for (_, watched) in inner.by_number.iter_mut() {
+                watched.stale = true;
+            }
             mem::take(&mut inner.waiting)
         };
         drop(old);
@@ -309,7 +345,13 @@ impl Notices {
                 return Some(Chore::Acknowledge(inner.last));
             }
             // No signal comes; the kernel takes this for idle, not for stuck.
-            let _ = self.changed.wait_interruptible(&mut inner);
+            if mem::take(&mut inner.again) {
+                let pause = ticks(AGAIN_MS);
+                let _ = self.changed.wait_interruptible_timeout(&mut inner, pause);
+                inner.lost = true;
+            } else {
+                let _ = self.changed.wait_interruptible(&mut inner);
+            }
         }
     }
 
