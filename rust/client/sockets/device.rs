@@ -2,7 +2,10 @@
 
 //! What the daemon of this machine says and is told through `/dev/qtfs`.
 
-use core::sync::atomic::Ordering;
+use core::{
+    mem,
+    sync::atomic::Ordering, //
+};
 use kernel::{
     ioctl::{
         _IO,
@@ -38,6 +41,7 @@ use qtfs_vfs::{
 
 use super::{
     Connected,
+    Inner,
     Sockets, //
 };
 use crate::{
@@ -215,6 +219,30 @@ impl Connected {
     }
 }
 
+impl Sockets {
+    /// Nobody answers who waits, and nobody takes the connections that were made; `close` is called
+    /// with the lock.
+    fn end_all<T>(&self, close: impl FnOnce(&mut Inner) -> T) -> T {
+        let (connected, waiters, closed) = {
+            let mut inner = self.inner.lock();
+            let closed = close(&mut inner);
+            (
+                mem::take(&mut inner.connected),
+                mem::take(&mut inner.waiters),
+                closed,
+            )
+        };
+        for waiter in waiters.iter() {
+            waiter.gone.store(true, Ordering::Release);
+            waiter.done.complete();
+        }
+        for event in connected {
+            event.channel.end();
+        }
+        closed
+    }
+}
+
 impl Service for Sockets {
     type Module = crate::LocalModule;
 
@@ -234,23 +262,10 @@ impl Service for Sockets {
     }
 
     fn close(&self) {
-        let (aliases, connected, waiters) = {
-            let mut inner = self.inner.lock();
-            inner.daemon = None;
-            (
-                inner.aliases.take(),
-                core::mem::take(&mut inner.connected),
-                core::mem::take(&mut inner.waiters),
-            )
-        };
-        for waiter in waiters.iter() {
-            waiter.gone.store(true, Ordering::Release);
-            waiter.done.complete();
-        }
-        for event in connected {
-            event.channel.end();
-        }
+        let aliases = self.end_all(|inner| inner.aliases.take());
+        // The next daemon makes a directory of its own, and there is one at a time.
         drop(aliases);
+        self.end_all(|inner| inner.daemon = None);
     }
 
     fn command(&self, command: u32, argument: usize) -> Result<isize> {

@@ -14,11 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 /// Handles what the module tells, in the calling thread, until that fails.
-pub fn run(device: &Arc<Device>, runtime: &Handle) -> io::Error {
-    let proxies = match Proxies::new(Arc::clone(device)) {
-        Ok(proxies) => proxies,
-        Err(error) => return error,
-    };
+pub fn run(device: &Arc<Device>, proxies: &Arc<Proxies>, runtime: &Handle) -> io::Error {
     let mut bound: HashMap<u64, AbortHandle> = HashMap::new();
     let _runtime = runtime.enter();
     loop {

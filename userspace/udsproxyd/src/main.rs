@@ -10,6 +10,7 @@ use qtfs_udsproxyd::cli::Options;
 use qtfs_udsproxyd::daemon;
 use qtfs_udsproxyd::device::Device;
 use qtfs_udsproxyd::failure::Failure;
+use qtfs_udsproxyd::proxies::Proxies;
 use std::io;
 use std::io::Write;
 use std::process::ExitCode;
@@ -57,12 +58,15 @@ fn serve(options: &Options) -> Result<(), Failure> {
         .build()
         .map_err(system("starting threads"))?;
     let (handle, device) = (runtime.handle().clone(), Arc::new(device));
+    let proxies = Proxies::new(Arc::clone(&device)).map_err(|error| {
+        Failure::from_ioctl(&options.device, "opening the directory of sockets", error)
+    })?;
     let (failed, failure) = tokio::sync::oneshot::channel();
     // It waits in the module until the process ends.
     std::thread::Builder::new()
         .name("udsproxyd/event".into())
         .spawn(move || {
-            let error = daemon::run(&device, &handle);
+            let error = daemon::run(&device, &proxies, &handle);
             // Nobody listens any more when the process is about to end.
             let _ = failed.send(error);
         })
