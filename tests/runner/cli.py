@@ -42,12 +42,12 @@ def options_of(arguments):
     parser.add_argument("--torture", action="store_true", help="the files of tests/torture, in full")
     parser.add_argument("--debug", action="store_true", help="on the debug kernel: selftests only, and leaks are looked for after each file")
     parser.add_argument("--seed", type=int, help="of random tests (default: 1, with --torture a new one)")
-    parser.add_argument("--limit", type=int, metavar="SECONDS", help="for the whole run (default 3000, with --torture or --debug 36000)")
+    parser.add_argument("--limit", type=int, metavar="SECONDS", help="for the whole run (default 4500, with --torture or --debug 36000)")
     parser.add_argument("--list", action="store_true", help="print the selftest files and end")
     parser.add_argument("files", nargs="*", metavar="FILE")
     options = parser.parse_args(arguments)
     if options.limit is None:
-        options.limit = 36000 if options.torture or options.debug else 3000
+        options.limit = 36000 if options.torture or options.debug else 4500
     if options.jobs is None:
         options.jobs = 1 if options.files or options.k or options.lab or options.torture or options.debug else 2
     if options.jobs < 1 or options.lab and options.jobs > 1:

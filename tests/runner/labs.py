@@ -79,8 +79,10 @@ def run_in(lab, work, report, done):
                 work.stop.set()
                 report.not_ok("all selftests fit into the time limit", None, f"the limit is {work.options.limit} s; see --limit")
             done()
-    except machines.LabError as error:
+    except Exception as error:  # pylint: disable=broad-except
         report.not_ok("lab: both machines work", time.monotonic() - begin, error)
+        if not isinstance(error, machines.LabError):
+            raise
     finally:
         if work.options.keep or lab.was_up:
             report.note(f"the lab stays up: scripts/lab -n {lab.name} shell dpu; scripts/lab -n {lab.name} down")

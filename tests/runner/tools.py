@@ -174,7 +174,7 @@ def link(lab):
         for words, shown in (("reset",), "up"), (("delay", "60"), "delay 60 ms"):
             eq(outcome(run(lab, "link", *words)), (0, b"", b""), str(words))
             true(shown in run(lab, "link").stdout.decode(), shown)
-        true(ping(lab) >= 120, "a round trip is delayed twice")
+        eventually(lambda: (ping(lab) or 0) >= 120, PATIENCE, "a round trip is delayed twice")
         run(lab, "link", "reset")
         eventually(lambda: (ping(lab) or 120) < 120, PATIENCE, "it is fast again")
         run(lab, "link", "down")

@@ -86,7 +86,7 @@ def sqlite_two_machines(t):
     setup.close()
     job = host.background.start(__file__, "insert", t.there("db"), "host", 15)
     insert.local(t.path("db"), "dpu", 15)
-    host.background.finish(job, 120)
+    host.background.finish(job, 120, patience=150)
     database = sqlite3.connect(t.path("db"))
     eq(database.execute("select who, count(*) from t group by who order by who").fetchall(), [("dpu", 15), ("host", 15)])
     eq(database.execute("pragma integrity_check").fetchone()[0], "ok")

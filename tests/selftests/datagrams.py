@@ -184,8 +184,8 @@ def credentials_of(path, count):
     with socket.socket(socket.AF_UNIX, DATAGRAMS) as sock:
         # Before anybody can send: the kernel notes who sends for those who ask.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        os.umask(0)
         sock.bind(path)
-        os.chmod(path, 0o777)
         for _ in range(count):
             _, control, _, _ = sock.recvmsg(100, socket.CMSG_SPACE(12))
             found.append(list(struct.unpack("3i", control[0][2])[1:]))

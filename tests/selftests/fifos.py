@@ -110,6 +110,7 @@ def waiting_writer(t):
         true(first.sleeps(), "it waits")
         second = fifo.start(Here, write_all, b"2")
         true(second.sleeps(), "it waits too")
+        eventually(lambda: counters.in_flight(t.fs.mnt) == 0, 20, "the host knows of both")
         eq((first.alive(), can_write(fifo.there)), (True, False))
         eq(sorted(fifo.start(There, read_all).result()), sorted(b"12"))
         first.result()
@@ -286,7 +287,8 @@ def broken(t):
     # Who waits for room is told too.
     reader = holds(fifo.there, os.O_RDONLY | os.O_NONBLOCK)
     writer = fifo.start(Here, write_all, bytes(1 << 20))
-    true(writer.sleeps(), "the pipe is full")
+    true(writer.sleeps(), "it waits")
+    eventually(lambda: host.background.readable(reader) == 65536, 20, "the pipe is full")
     host.background.close_file(reader)
     fails(EPIPE, writer.result)
 
@@ -329,6 +331,8 @@ def atomic(t):
     for reader in (Here, There):
         fifo = Fifo(t, f"p-{reader.__name__}")
         writers = [fifo.start(where, write_records, mark, count) for mark, where in zip("abcd", (Here, There, Here, There))]
+        true(all(writer.sleeps() for writer in writers), "all wait in open")
+        eventually(lambda: counters.in_flight(t.fs.mnt) == 0, 20, "the host knows of all")
         eq(fifo.start(reader, read_records).result(120), {mark: count for mark in "abcd"})
         for writer in writers:
             writer.result()
@@ -525,7 +529,7 @@ def containerd(t):
         writer(go, here if writer is Here else there, "write", data).result()
         eq(reads.result(), data * 3)
     Here(go, t.path("."), "give-up", b"", ("q",)).result()
-    eq(can_write(t.there("q")), False)
+    eventually(lambda: not can_write(t.there("q")), 20, "nobody reads any more")
 
 
 @case("a message costs one round trip of its writer, and one of a reader who finds it", who=[ROOT], needs=NEEDS)

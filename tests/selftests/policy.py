@@ -304,7 +304,7 @@ def reload_with(exports):
 def engine(text, *arguments):
     """Runs engine with a policy to its end."""
     files.write("/run/qtest-policy.toml", text.encode())
-    return run([server.build_directory() + "/bin/engine", "--config", "/run/qtest-policy.toml", *arguments], check=False, patience=10)
+    return run([server.build_directory() + "/bin/engine", "--config", "/run/qtest-policy.toml", *arguments], check=False, patience=60)
 
 
 @case("without a policy file engine refuses, and says how to write one", who=[ROOT], needs="qtfs")
@@ -336,7 +336,7 @@ def typos(t):
 
 @case("a second engine is refused, and the first goes on", who=[ROOT], needs="qtfs")
 def second_engine(t):
-    done = host.run([server.build_directory() + "/bin/engine"], check=False, patience=10)
+    done = host.run([server.build_directory() + "/bin/engine"], check=False, patience=60)
     eq(done.status, 7, done.complaint)
     eq(len(done.complaint.splitlines()), 1)
     with mounted(EXPORT):

@@ -49,8 +49,13 @@ def same(t):
                 "lsns -n -o NS,TYPE -t net", "lsns -n -o NS,TYPE -t uts", "sysctl kernel vm net.ipv4.ip_forward fs.file-max 2>/dev/null"
                 " | grep -v 'random\\|nr_\\|pty.nr\\|ns_last_pid\\|hostname'",
                 "lscpu | grep -v 'MHz\\|BogoMIPS'", "nproc", "find /sys/fs/cgroup -type d | sort", "cat /sys/block/*/size /sys/class/net/*/address"]
-    for command in commands:
+    def steady():
+        """Both answers, if the host has not changed meanwhile: kernel threads come and go."""
         there, here = both(command)
+        return (there, here) if output_there(command) == there else None
+
+    for command in commands:
+        there, here = eventually(steady, 60, f"{command} says the same twice")
         eq(here, there, command)
         true(there, f"{command} says something")
 
@@ -186,7 +191,7 @@ def many(t):
 
 # --- Reads that are special. ---
 
-@case("files that are huge or are read at offsets: what one read of the host returns", who=[ROOT], needs="qtfs")
+@case("files that are huge or are read at offsets: what one read of the host returns", who=[ROOT], needs="qtfs", limit=180)
 def huge(t):
     mount_both()
     # A kernel with KASAN has no kcore.
@@ -240,7 +245,7 @@ def blocking(t):
     eventually(lambda: host.server.engine_threads() <= threads + 2, 60, "no thread of engine waits")
     before = time.monotonic()
     eq(files.read(f"{PROC}/1/comm"), host.files.read("/proc/1/comm"))
-    within(time.monotonic() - before, 0, 5, "seconds for another read")
+    within(time.monotonic() - before, 0, 30, "seconds for another read")
     for reader in (first, *others):
         reader.kill()
     true(all(reader.finished(10) for reader in (first, *others)), "they can be killed")

@@ -93,11 +93,10 @@ def agrees(t):
         before = counters.read(TOP)
         found = seen(TOP)
         # Files are released when nobody waits for it.
-        return found if counters.read(TOP).operations == before.operations else None
+        still = found["in_flight"] == 0 and counters.read(TOP).operations == before.operations
+        return (found, before.operations) if still else None
 
-    found = {}
-    eventually(lambda: found.update(same() or {}) or found, 10, "the counters stand still")
-    kept = counters.read(TOP).operations
+    found, kept = eventually(same, 30, "the counters stand still")
     eq(set(found["operations"]), set(kept))
     for name, columns in kept.items():
         shown = found["operations"][name]
@@ -135,6 +134,7 @@ def slow(t):
 def table(t):
     mount()
     use(3)
+    eventually(lambda: counters.in_flight(TOP) == 0, 30, "nothing is on its way")
     for text in (qtinfo().text, qtinfo(TOP).text, qtinfo(TOP + "/").text):
         lines = text.splitlines()
         place = lines.index(f"{TOP}: {EXPORT} on 10.0.0.1 port 12345")

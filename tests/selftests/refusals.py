@@ -31,7 +31,7 @@ def mounted(target=TOP):
     return f" {target} " in files.read("/proc/self/mountinfo").decode()
 
 
-def refused(source, *options, errors=(), words=(), most=5, target=TOP):
+def refused(source, *options, errors=(), words=(), most=15, target=TOP):
     """Mounting must fail soon, with one line that has these words; returns it."""
     kernellog.begin()
     with took() as time_taken:
@@ -114,7 +114,7 @@ def unreachable(t):
         true(child.sleeps(5), "mount waits")
         for pid in process.children(child.pid):
             os.kill(pid, 9)
-        true(child.finished(5), "killed at once")
+        true(child.finished(20), "killed at once")
     finally:
         lab.link("up")
     filesystems.mount(EXPORT, TOP)

@@ -5,8 +5,9 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
-from qtest import ROOT, case, eq, eventually, files, filesystems, host, lab, on_host, process, true
+from qtest import ROOT, case, eq, eventually, files, filesystems, host, lab, on_host, process, skip, true
 from qtest.filesystems import program
 
 CONFIG = """
@@ -143,14 +144,14 @@ def family(mark):
     """A session on the host with descendants of all kinds."""
     running = begin("sh", "-c", FAMILY, env=dict(os.environ, MARK=mark))
     eq(running.stdout.readline(), b"ready\n")
-    eventually(lambda: alive_there(mark) == 5, 10, "all of the family is there")
+    eventually(lambda: alive_there(mark) == 5, 30, "all of the family is there")
     return running
 
 
 def nothing_left(mark):
     """No process and no control group of a session is left on the host."""
     eventually(lambda: alive_there(mark) == 0, 30, "the family has ended")
-    eventually(lambda: groups_there() == [] and named_there("rexec-keeper") == [], 10, "group and keeper are gone")
+    eventually(lambda: groups_there() == [] and named_there("rexec-keeper") == [], 30, "group and keeper are gone")
 
 
 @case("each session has a control group, and signals reach the program", who=[ROOT], needs={"qtfs", "two"})
@@ -203,10 +204,19 @@ def cut_link(t):
 
 @case("a program that waits is not lost by a link that is cut for a moment", who=[ROOT], needs={"qtfs", "two", "lab"}, limit=120)
 def short_cut(t):
-    running = begin("sh", "-c", "echo ready; sleep 3; echo after; exit 5")
-    eq(running.stdout.readline(), b"ready\n")
-    lab.link("down")
-    lab.link("up")
+    for _ in range(10):
+        running = begin("sh", "-c", "echo ready; sleep 3; echo after; exit 5")
+        eq(running.stdout.readline(), b"ready\n")
+        cut = time.monotonic()
+        lab.link("down")
+        lab.link("up")
+        # Of 4 s that it is to bear; it takes longer when this computer has much to do.
+        if time.monotonic() - cut < 1.5:
+            break
+        running.kill()
+        running.wait(20)
+    else:
+        skip("no cut was a short one")
     eq(running.stdout.readline(), b"after\n")
     eq(running.wait(30), 5)
 
@@ -227,7 +237,7 @@ def ends_here(mark, status):
     eventually(lambda: host.files.exists(STATUS), 60, "rexec on the host has ended")
     eq(int(host.files.read(STATUS)), status, mark)
     eventually(lambda: alive(mark) == 0, 30, "the family has ended")
-    eventually(lambda: groups() == [] and named("rexec-keeper") == [], 10, "group and keeper are gone")
+    eventually(lambda: groups() == [] and named("rexec-keeper") == [], 30, "group and keeper are gone")
 
 
 @case("the other way round too: whoever of rexec, keeper and server is killed, or the link is cut, both sides end", who=[ROOT],
@@ -328,7 +338,7 @@ def vsock(t):
                                    "--status-socket", "/run/rexec-vsock.sock"], stderr=log)
     try:
         command = ("--config", t.path("vsock.toml"), "--connect", "vsock://local:7778", "sh", "-c", "cat; exit 3")
-        eventually(lambda: rexec(*command, stdin=b"in", check=False).status == 3, 10, "the server answers")
+        eventually(lambda: rexec(*command, stdin=b"in", check=False).status == 3, 30, "the server answers")
         eq(rexec(*command, stdin=b"in" * 500000, check=False).out, b"in" * 500000)
     finally:
         server.terminate()

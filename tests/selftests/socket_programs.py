@@ -45,7 +45,6 @@ def wait_until_bound(path):
     while not os.path.exists(path):
         true(time.monotonic() < deadline, "somebody binds it")
         time.sleep(0.02)
-    time.sleep(0.2)
 
 
 def ttrpc(path, *words):
@@ -64,15 +63,19 @@ def calls(t):
             eq(serves.result(), b"")
 
 
+# How long socat, which has half a second for it by itself, waits for one direction when the other one has ended.
+PATIENCE = str(int(patience(60)))
+
+
 def socat_echo(path):
     """socat answers what it gets."""
-    return run(["socat", f"UNIX-LISTEN:{path},unlink-early", "EXEC:cat"], patience=60).status
+    return run(["socat", "-t", PATIENCE, f"UNIX-LISTEN:{path},unlink-early", "EXEC:cat"], patience=90).status
 
 
 def socat_ask(path):
     """socat asks; what comes back."""
     wait_until_bound(path)
-    return run(["socat", "-t", "10", "-", f"UNIX-CONNECT:{path},retry=20,interval=0.2"], stdin=b"to and fro\n", patience=60).out
+    return run(["socat", "-t", PATIENCE, "-", f"UNIX-CONNECT:{path},retry=20,interval=0.2"], stdin=b"to and fro\n", patience=90).out
 
 
 @case("socat works between the machines", who=[ROOT], needs=NEEDS, limit=120)

@@ -273,13 +273,13 @@ def check(t, top, mountpoint, depth, level, of, least):  # pylint: disable=too-m
     eq(len(lines), 0, "differences\n" + "\n".join(lines[:60]) + "\n")
 
 
-@case("every file of /proc is what it is on the host", who=[ROOT], needs="qtfs", limit=200, full=1200)
+@case("every file of /proc is what it is on the host", who=[ROOT], needs="qtfs", limit=400, full=1200)
 def proc(t):
     mount_both()
     check(t, "/proc", PROC, 1, 1, 16, 1500)
 
 
-@case("every file of /sys is what it is on the host", who=[ROOT], needs="qtfs", limit=200, full=1800)
+@case("every file of /sys is what it is on the host", who=[ROOT], needs="qtfs", limit=400, full=1800)
 def sys(t):
     mount_both()
     check(t, "/sys", SYS, 2, 3, 5, 1500)

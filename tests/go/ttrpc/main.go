@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -74,8 +75,19 @@ func serve(path string) error {
 	return server.Shutdown(limit)
 }
 
+// dial connects, as soon as somebody listens.
+func dial(path string) (net.Conn, error) {
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("unix", path)
+		absent := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
+		if !absent || time.Since(begun) > time.Minute {
+			return conn, err
+		}
+	}
+}
+
 func ask(path string, count int) error {
-	conn, err := net.Dial("unix", path)
+	conn, err := dial(path)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand"
@@ -16,6 +17,8 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
+	"time"
 )
 
 func serve(path string, count int) error {
@@ -51,8 +54,19 @@ func serve(path string, count int) error {
 	return nil
 }
 
+// dial connects, as soon as somebody listens.
+func dial(path string) (net.Conn, error) {
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("unix", path)
+		absent := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
+		if !absent || time.Since(begun) > time.Minute {
+			return conn, err
+		}
+	}
+}
+
 func ask(path string, size int) error {
-	conn, err := net.Dial("unix", path)
+	conn, err := dial(path)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,10 @@
     result = host.background.finish(job)
 """
 
+import fcntl
 import os
+import struct
+import termios
 
 from . import agent
 from . import process
@@ -65,6 +68,11 @@ def open_file(path, flags=os.O_RDWR, mode=0o644):
     fd = os.open(path, flags, mode)
     held[fd] = path
     return fd
+
+
+def readable(fd):
+    """How many bytes it has to read."""
+    return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
 
 
 def close_file(fd):

@@ -73,7 +73,7 @@ def same_bytes(got, want, what="contents"):
     raise AssertionError(f"{what}: {len(got)} bytes, want {len(want)}")
 
 
-def eventually(condition, seconds=10, what=None):
+def eventually(condition, seconds=30, what=None):
     """Waits until condition() is true, and returns what it said."""
     seconds = patience(seconds)
     deadline = time.monotonic() + seconds

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Processes: commands, identities, functions in children, and what hangs where."""
 
+import contextlib
 import os
 import pickle
 import select
@@ -280,6 +281,28 @@ def children(pid):
         found += more
         todo += more
     return found
+
+
+def is_gone(pid):
+    """Whether a process has closed all that it had open: its last thread has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b")")[2].split()[0]
+        return state in b"ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def end_all(pids, number, seconds=20):
+    """Ends processes by a signal, and waits until they are gone."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    deadline = time.monotonic() + scaled(seconds)
+    while not all(map(is_gone, pids)):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{pids} still run {seconds} s after signal {number}\n" + stacks(pids))
+        time.sleep(0.02)
 
 
 def stacks(pids):

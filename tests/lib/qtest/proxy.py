@@ -53,7 +53,7 @@ def start():
             os._exit(127)
     os.close(target)
     os.waitpid(pid, 0)
-    deadline = time.monotonic() + patience(20)
+    deadline = time.monotonic() + patience(60)
     while log().count(READY) == begun:
         if time.monotonic() > deadline:
             raise RuntimeError("udsproxyd does not run: " + log()[-500:])
@@ -62,13 +62,7 @@ def start():
 
 def stop(number=signal.SIGTERM):
     """Ends it and waits until it is gone."""
-    for pid in daemons():
-        os.kill(pid, number)
-    deadline = time.monotonic() + patience(20)
-    while daemons():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"udsproxyd still runs after signal {number}\n" + process.stacks(daemons()))
-        time.sleep(0.02)
+    process.end_all(daemons(), number)
 
 
 def descriptors(name):

@@ -23,6 +23,8 @@ from .checks import patience as scaled
 
 # The longest that one request may take before the machine counts as hung.
 PATIENCE = 90
+# The same of the start of a machine.
+BOOT = 300
 
 
 class Channel:
@@ -132,7 +134,7 @@ class Lab:
     channel = None
 
     def __getattr__(self, command):
-        def ask(*args, patience=PATIENCE):
+        def ask(*args, patience=BOOT if command == "boot" else PATIENCE):
             return self.channel.ask("lab", (command, args), patience)
         return ask
 

@@ -41,7 +41,7 @@ def unload():
     def unloaded():
         return not loaded() or process.run(["rmmod", "qtfs_server"], check=False).status == 0
     # The kernel closes what engine had open a moment after it has ended.
-    eventually(unloaded, 10, "the module is not in use any more")
+    eventually(unloaded, 30, "the module is not in use any more")
 
 
 def write_policy(exports=EXPORTS):
@@ -90,7 +90,7 @@ def start_engine(*arguments, wait=True):
         os.close(log)
         os.waitpid(pid, 0)
     if wait:
-        deadline = time.monotonic() + patience(10)
+        deadline = time.monotonic() + patience(60)
         while not engines() or started and engine_log().count(READY) == begun:
             if time.monotonic() > deadline:
                 raise RuntimeError("engine does not run: " + engine_log()[-500:])
@@ -100,13 +100,7 @@ def start_engine(*arguments, wait=True):
 
 def stop_engine(number=signal.SIGTERM, seconds=20):
     """Ends engine and waits until it is gone."""
-    for pid in engines():
-        os.kill(pid, number)
-    deadline = time.monotonic() + patience(seconds)
-    while engines():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"engine still runs {seconds} s after signal {number}\n" + process.stacks(engines()))
-        time.sleep(0.02)
+    process.end_all(engines(), number, seconds)
 
 
 def restart_engine(number, *arguments):
@@ -158,7 +152,7 @@ def umount(*arguments):
         if found.status and "busy" not in found.complaint:
             raise RuntimeError(found.complaint)
         return found.status == 0
-    eventually(done, 10, f"umount {' '.join(arguments)}: not busy")
+    eventually(done, 30, f"umount {' '.join(arguments)}: not busy")
 
 
 def share_nfs(path):

@@ -36,4 +36,4 @@ def storm(t, plays, file, names, choose, seconds, cut):  # pylint: disable=too-m
     finally:
         lab.link("up")
     here = [child.result(120) for child in children]
-    return kills, cuts, here, [host.background.finish(job, 120) for job in jobs]
+    return kills, cuts, here, [host.background.finish(job, 120, patience=150) for job in jobs]

@@ -21,6 +21,7 @@ use std::net::TcpStream;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Whose frames are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -63,6 +64,10 @@ const ODD: [u64; 10] = [
     1 << 63,
     u64::MAX,
 ];
+
+/// How long a side may be silent after its frame was changed: who was told of more bytes than come
+/// waits for them for ever, and the other side for an answer.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Relays until it is killed.
 pub fn mangle(server: Server, mangle: &Mangle) -> Result<()> {
@@ -129,6 +134,7 @@ impl Relay {
             }
             let (how, bytes, ends) = self.changed(frame);
             println!("{:?} {} {how}", self.side, name(&header));
+            from.set_read_timeout(Some(SILENCE))?;
             to.write_all(&bytes)?;
             if ends {
                 return Ok(());

@@ -65,7 +65,7 @@ fn a_killed_program() {
         let mut run = server.start_marked("killed-program", &[], FAMILY);
         assert_eq!(run.line(), "ready");
         std::thread::sleep(moment / 4);
-        let pid = server.sessions()[0].pid;
+        let pid = server.sessions().last().unwrap().pid;
         kill(i32::try_from(pid).unwrap(), SIGKILL);
         assert_eq!(run.end().signal(), Some(SIGKILL));
     }

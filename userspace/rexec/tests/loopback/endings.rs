@@ -7,6 +7,7 @@ use crate::common::run::run;
 use crate::common::run::write_program;
 use crate::common::Process;
 use crate::common::Server;
+use std::time::Duration;
 
 #[test]
 fn every_exit_status_is_passed_on() {
@@ -111,11 +112,18 @@ fn a_program_that_was_told_to_end_does_not_wait_for_its_reader() {
     let server = Server::new();
     let run = server.start("exec yes");
     eventually("it runs", || !server.keepers().is_empty());
-    eventually("rexec has output that nobody reads", || {
+    let waits = || {
         let below = Process::below(server.pid());
         below
             .iter()
             .any(|process| process.name == "yes" && process.state == 'S')
+    };
+    // Each time that the server reads, it goes on for a moment.
+    eventually("rexec has output that nobody reads", || {
+        (0..20).all(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            waits()
+        })
     });
     // Nobody reads stdout; it ends all the same, and says that something was lost.
     run.kill(nix::libc::SIGTERM);

@@ -7,9 +7,11 @@ use crate::common::run::run;
 use crate::common::run::run_with;
 use crate::common::Run;
 use crate::common::Server;
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::io::Write;
 use std::process::Stdio;
+use std::time::Duration;
 
 /// Bytes of all values, in no simple order.
 fn noise(len: usize) -> Vec<u8> {
@@ -282,12 +284,21 @@ fn what_came_before_the_link_was_lost_is_delivered() {
     stdout.read_exact(&mut bytes).unwrap();
     let keeper = server.keepers();
     assert_eq!(keeper.len(), 1);
-    eventually("the program has written all", || {
+    let program = || {
         let below = crate::common::Process::below(keeper[0].pid);
-        below.iter().any(|process| process.name == "sleep")
+        below.into_iter().find(|process| process.name == "sleep")
+    };
+    eventually("the program has written all", || program().is_some());
+    let pipe = format!("/proc/{}/fd/1", program().unwrap().pid);
+    let pipe = OpenOptions::new().write(true).open(pipe).unwrap();
+    // What the server has read is on its way to its socket, where it is seen in one of many looks.
+    eventually("rexec has all of it", || {
+        (0..20).all(|_| {
+            std::thread::sleep(Duration::from_millis(2));
+            rustix::io::ioctl_fionread(&pipe).unwrap() == 0 && run_queue(&server) == 0
+        })
     });
-    // What the server has read is on its way; it has no more to send when it is asked for this.
-    eventually("rexec has all of it", || run_queue(&server) == 0);
+    drop(pipe);
     server.kill();
     let mut rest = Vec::new();
     stdout.read_to_end(&mut rest).unwrap();

@@ -229,7 +229,7 @@ fn the_terminal_is_put_back_on_every_way_out() {
     }
     // By the program's end, however it comes.
     let mut terminal = started(&server);
-    let pid = i32::try_from(server.sessions()[0].pid).unwrap();
+    let pid = i32::try_from(server.sessions().last().unwrap().pid).unwrap();
     crate::common::processes::kill(pid, libc::SIGKILL);
     assert_eq!(terminal.ends().signal(), Some(libc::SIGKILL));
     // By a refusal.
