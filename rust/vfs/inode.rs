@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inodes: what one keeps, how it is found and made, its attributes.
+//! Inodes: what one keeps, its attributes, its locks.
 //!
-//! The functions that the VFS calls on inodes are in [`ops`].
+//! How one is found and made is in `identity`, its memory in `slab`; the functions that the VFS
+//! calls on inodes are in [`ops`].
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 use core::{
     marker::PhantomData,
-    mem::{
-        size_of,
-        MaybeUninit, //
-    },
     ops::Deref,
     ptr::NonNull, //
 };
@@ -32,7 +29,9 @@ use crate::{
 use qtfs_proto::Time;
 
 mod attr;
+mod identity;
 pub mod ops;
+mod slab;
 
 pub use attr::{
     AnonymousDevice,
@@ -40,42 +39,18 @@ pub use attr::{
     SetAttr,
     Stat, //
 };
-
-/// What identifies an inode among those of its super block, as [`Identity`] keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// File system on the server.
-    pub dev: u64,
-    /// Mount on the server, of a directory; 0 of anything else. The only part that may change.
-    pub mount: u64,
-    /// Inode number.
-    pub ino: u64,
-    /// Inode generation.
-    pub generation: u32,
-}
-
-impl Key {
-    /// Whether both are of the same object, on whatever mount.
-    pub fn is_same_object(&self, other: &Self) -> bool {
-        let mount = other.mount;
-        Self { mount, ..*self } == *other
-    }
-}
-
-/// A node that knows its [`Key`].
-pub trait Identity {
-    /// The key. Called with spinlocks held.
-    fn key(&self) -> Key;
-    /// Sets the key of a new node. Called with spinlocks held.
-    fn set_key(&self, key: &Key);
-}
-
-/// An inode and what it keeps, in one allocation.
-#[repr(C)]
-struct Slot<F: FileSystem> {
-    inode: bindings::inode,
-    node: MaybeUninit<F::Node>,
-}
+pub use identity::{
+    Identity,
+    Key,
+    NewInode, //
+};
+use slab::Slot;
+pub(crate) use slab::{
+    alloc_inode,
+    evict_inode,
+    free_inode,
+    Cache, //
+};
 
 /// A `struct inode` of the file system `F`.
 ///
@@ -135,20 +110,6 @@ impl<F: FileSystem> WeakInode<F> {
         // SAFETY: As `Inode::weak` says, [`FileSystem::evict`] has not returned for the inode.
         unsafe { self.0.as_ref() }.grab()
     }
-}
-
-/// An inode to be found or made.
-pub struct NewInode<F: FileSystem> {
-    /// What identifies it.
-    pub key: Key,
-    /// Type and permission bits.
-    pub mode: u32,
-    /// Device number of a device node.
-    pub rdev: (u32, u32),
-    /// A symlink that is not followed by its text, see [`FileSystem::follow`].
-    pub magic: bool,
-    /// The file system that it belongs to.
-    pub kind: PhantomData<F>,
 }
 
 /// Attributes that an inode caches.
@@ -364,251 +325,6 @@ impl<F: FileSystem> Inode<F> {
         // SAFETY: Taken above.
         unsafe { bindings::dput(dentry.as_ptr()) };
         Some(result)
-    }
-
-    /// Finds or makes an inode of the same super block.
-    pub fn get(&self, new: NewInode<F>) -> Result<InodeRef<F>> {
-        // SAFETY: The super block of a live inode is alive.
-        unsafe { Self::get_in((*self.as_raw()).i_sb, new) }
-    }
-
-    /// Finds an inode of the same super block that is in memory: one of those that are where `key`
-    /// would be, whatever its mount. `is_it` is called with spinlocks held.
-    pub fn find(&self, key: &Key, mut is_it: impl Fn(&Self) -> bool) -> Option<InodeRef<F>> {
-        // SAFETY: The super block of a live inode is alive; the function takes the closure, which
-        // lives during the call.
-        let inode = unsafe {
-            bindings::ilookup5(
-                (*self.as_raw()).i_sb,
-                hash(key),
-                Some(ask(&is_it)),
-                (&raw mut is_it).cast(),
-            )
-        };
-        // The reference is ours.
-        Some(InodeRef(NonNull::new(inode)?.cast()))
-    }
-
-    /// # Safety
-    ///
-    /// `sb` is a live super block of `F`.
-    pub(crate) unsafe fn get_in(
-        sb: *mut bindings::super_block,
-        mut new: NewInode<F>,
-    ) -> Result<InodeRef<F>> {
-        loop {
-            // SAFETY: `test` and `set` take a `NewInode`, which lives during the call.
-            let inode = NonNull::new(unsafe {
-                bindings::iget5_locked(
-                    sb,
-                    hash(&new.key),
-                    Some(test::<F>),
-                    Some(set::<F>),
-                    (&raw mut new).cast(),
-                )
-            })
-            .ok_or(ENOMEM)?;
-            let this = InodeRef(inode.cast::<Inode<F>>());
-            // SAFETY: The inode is ours.
-            if unsafe { bindings::qtfs_inode_is_new(inode.as_ptr()) } {
-                // SAFETY: A new inode is locked and ours to fill.
-                unsafe {
-                    Self::fill(inode.as_ptr(), &new);
-                    bindings::unlock_new_inode(inode.as_ptr());
-                }
-                return Ok(this);
-            }
-            if this.kind() == new.mode & bindings::S_IFMT && this.is_magic() == new.magic {
-                return Ok(this);
-            }
-            // The server uses the number again for another kind of object: the old one is gone.
-            // SAFETY: The inode is ours.
-            unsafe { bindings::__remove_inode_hash(inode.as_ptr()) };
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `inode` is a new inode of `F` that is still locked.
-    unsafe fn fill(inode: *mut bindings::inode, new: &NewInode<F>) {
-        // SAFETY: By this function's requirements.
-        unsafe {
-            (*inode).i_ino = new.key.ino;
-            (*inode).i_mode = new.mode as u16;
-            // The server keeps the times.
-            (*inode).i_flags |= bindings::S_NOATIME | bindings::S_NOCMTIME;
-            bindings::qtfs_acl_dont_cache(inode);
-            match new.mode & bindings::S_IFMT {
-                bindings::S_IFREG => {
-                    (*inode).i_op = ops::file::<F>();
-                    (*inode).__bindgen_anon_3.i_fop = crate::file::regular::<F>();
-                    (*inode).i_data.a_ops = crate::cache::operations::<F>();
-                    bindings::qtfs_mapping_set_folio_limit(
-                        &raw mut (*inode).i_data,
-                        qtfs_proto::MAX_DATA,
-                    );
-                    // The server removes privileges when it writes.
-                    (*inode).i_flags |= bindings::S_NOSEC;
-                }
-                bindings::S_IFDIR => {
-                    (*inode).i_op = ops::directory::<F>();
-                    (*inode).__bindgen_anon_3.i_fop = crate::file::directory::<F>();
-                }
-                bindings::S_IFIFO => {
-                    (*inode).i_op = ops::special::<F>();
-                    (*inode).__bindgen_anon_3.i_fop = crate::file::fifo::<F>();
-                }
-                bindings::S_IFLNK if new.magic => (*inode).i_op = ops::magic::<F>(),
-                bindings::S_IFLNK => (*inode).i_op = ops::symlink::<F>(),
-                _ => {
-                    (*inode).i_op = ops::special::<F>();
-                    let dev = bindings::qtfs_mkdev(new.rdev.0, new.rdev.1);
-                    bindings::init_special_inode(inode, new.mode as u16, dev);
-                }
-            }
-        }
-    }
-}
-
-/// The function that gives [`ilookup5`](bindings::ilookup5) the answers of a closure of this type.
-fn ask<F: FileSystem, T: Fn(&Inode<F>) -> bool>(
-    _: &T,
-) -> unsafe extern "C" fn(*mut bindings::inode, *mut c_void) -> c_int {
-    /// # Safety
-    ///
-    /// Called with an inode of `F` and a `T`.
-    unsafe extern "C" fn ask<F: FileSystem, T: Fn(&Inode<F>) -> bool>(
-        inode: *mut bindings::inode,
-        data: *mut c_void,
-    ) -> c_int {
-        // SAFETY: By this function's requirements.
-        unsafe { (*data.cast::<T>())(Inode::<F>::from_raw(inode)).into() }
-    }
-    ask::<F, T>
-}
-
-/// Where the kernel looks for an inode.
-fn hash(key: &Key) -> u64 {
-    key.ino ^ key.dev.rotate_left(32)
-}
-
-/// # Safety
-///
-/// Called by `iget5_locked` with an inode of `F` and a [`NewInode`].
-unsafe extern "C" fn test<F: FileSystem>(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
-    // SAFETY: By this function's requirements.
-    unsafe {
-        (Inode::<F>::from_raw(inode).node().key() == (*data.cast::<NewInode<F>>()).key).into()
-    }
-}
-
-/// # Safety
-///
-/// Called by `iget5_locked` with a new inode of `F` and a [`NewInode`].
-unsafe extern "C" fn set<F: FileSystem>(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
-    // SAFETY: By this function's requirements.
-    unsafe {
-        Inode::<F>::from_raw(inode)
-            .node()
-            .set_key(&(*data.cast::<NewInode<F>>()).key)
-    };
-    0
-}
-
-/// The slab cache of `F`'s inodes. There is one for each registered file system.
-pub(crate) struct Cache<F: FileSystem>(PhantomData<F>);
-
-/// The cache that [`alloc_inode`] takes inodes from; a module has one file system.
-static CACHE: core::sync::atomic::AtomicPtr<bindings::kmem_cache> =
-    core::sync::atomic::AtomicPtr::new(core::ptr::null_mut());
-
-impl<F: FileSystem> Cache<F> {
-    /// Makes the cache.
-    pub(crate) fn new() -> Result<Self> {
-        let mut args: bindings::kmem_cache_args = pin_init::zeroed();
-        args.align = core::mem::align_of::<Slot<F>>() as c_uint;
-        args.ctor = Some(init_once);
-        // SAFETY: The name is static, the constructor fits the objects.
-        let cache = unsafe {
-            bindings::__kmem_cache_create_args(
-                c"qtfs_inode".as_char_ptr(),
-                size_of::<Slot<F>>() as c_uint,
-                &mut args,
-                bindings::qtfs_inode_cache_flags(),
-            )
-        };
-        if cache.is_null() {
-            return Err(ENOMEM);
-        }
-        CACHE.store(cache, core::sync::atomic::Ordering::Release);
-        Ok(Self(PhantomData))
-    }
-}
-
-impl<F: FileSystem> Drop for Cache<F> {
-    fn drop(&mut self) {
-        // Inodes are freed by RCU callbacks, which must have run before.
-        // SAFETY: No super block is left, so no inode is made any more.
-        unsafe {
-            bindings::rcu_barrier();
-            bindings::kmem_cache_destroy(CACHE.load(core::sync::atomic::Ordering::Acquire));
-        }
-    }
-}
-
-/// # Safety
-///
-/// Called by the slab allocator with memory for a slot.
-unsafe extern "C" fn init_once(slot: *mut c_void) {
-    // SAFETY: The inode is the first field of a slot.
-    unsafe { bindings::inode_init_once(slot.cast()) };
-}
-
-/// # Safety
-///
-/// Called by the VFS with a super block of `F`.
-pub(crate) unsafe extern "C" fn alloc_inode<F: FileSystem>(
-    sb: *mut bindings::super_block,
-) -> *mut bindings::inode {
-    let cache = CACHE.load(core::sync::atomic::Ordering::Acquire);
-    // SAFETY: The cache lives as long as the file system is registered.
-    let inode = unsafe { bindings::qtfs_alloc_inode_sb(sb, cache) };
-    if !inode.is_null() {
-        // SAFETY: The slot is ours; the node is not initialized yet.
-        unsafe {
-            let node = (*inode.cast::<Slot<F>>()).node.as_mut_ptr();
-            pin_init::raw_init(node, F::node());
-        }
-    }
-    inode
-}
-
-/// # Safety
-///
-/// Called by the VFS when nobody can have the inode any more, not even under RCU.
-pub(crate) unsafe extern "C" fn free_inode<F: FileSystem>(inode: *mut bindings::inode) {
-    // SAFETY: By this function's requirements; `alloc_inode` initialized the node.
-    unsafe {
-        (*inode.cast::<Slot<F>>()).node.assume_init_drop();
-        let cache = CACHE.load(core::sync::atomic::Ordering::Acquire);
-        bindings::kmem_cache_free(cache, inode.cast());
-    }
-}
-
-/// # Safety
-///
-/// Called by the VFS with an inode of `F` that leaves memory.
-pub(crate) unsafe extern "C" fn evict_inode<F: FileSystem>(inode: *mut bindings::inode) {
-    // SAFETY: By this function's requirements.
-    unsafe {
-        bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
-        bindings::clear_inode(inode);
-        let root = bindings::qtfs_mount_root(inode);
-        if core::ptr::eq(root, inode) {
-            F::evict(Inode::from_raw(inode));
-        } else {
-            bindings::iput(root);
-        }
     }
 }
 
