@@ -19,8 +19,8 @@ WITH_LAB = {"tools": tools, "dpu_power": dpu_power, "units": units}
 # Those that only run when they are named, and with --torture.
 ONLY_FULL = ("dpu_power", "units")
 # The longest ones; with several labs they come first, so that all end at about the same time.
-LONG = ("offload", "proc_walk", "fsx", "proc_tools", "fifos", "link_faults", "socket_programs", "applications", "sockets", "datagrams",
-        "programs", "listing", "server_faults", "mangled", "crashes", "rounds", "scale")
+LONG = ("offload", "proc_walk", "fsx", "proc_tools", "fifos", "link_faults", "socket_programs", "applications", "sockets", "socket_faults",
+        "datagrams", "programs", "listing", "server_faults", "mangled", "crashes", "rounds", "scale")
 
 
 class Work:

@@ -6,16 +6,13 @@ import hashlib
 import os
 import random
 import select
-import signal
 import socket
-import struct
-import threading
 import time
-from errno import EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, ENOENT, EPIPE, EPROTOTYPE
+from errno import EACCES
 
-from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, proxy, run, true, within
+from qtest import ROOT, USER, case, counters, eq, eventually, host, process, proxy, true, within
 from qtest.checks import patience
-from qtest.sides import CROSS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, begin, dial, listening, receive_all, receive_exactly
+from qtest.sides import CROSS, RECORDS, SIDES, Counted, Here, Place, There, ask, begin, dial, echo, listening, peer_of, receive_all, refused
 
 NEEDS = "qtfs"
 
@@ -23,58 +20,6 @@ NEEDS = "qtfs"
 def tear_down(_):
     """Others find no daemon."""
     proxy.stop()
-
-
-def connects(path):
-    """Connects, and that is all."""
-    dial(path).close()
-
-
-def refused(path, kind=STREAM):
-    """The errno with which connecting fails; 0 if it does not."""
-    with socket.socket(socket.AF_UNIX, kind) as sock:
-        try:
-            sock.connect(path)
-        except OSError as error:
-            return error.errno
-    return 0
-
-
-@on_host
-def refused_there(path, kind=STREAM):
-    """The same on the host."""
-    return refused(path, kind)
-
-
-def peer_of(sock):
-    """User and group of whoever is at the other end."""
-    _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid, gid
-
-
-def echo(path, count=1, kind=STREAM):
-    """Sends back what comes through so many connections, each to its end; who connected."""
-    peers = []
-    with listening(path, kind) as listener:
-        for _ in range(count):
-            with listener.accept()[0] as sock:
-                peers.append(peer_of(sock))
-                while data := sock.recv(1 << 20):
-                    sock.sendall(data)
-    return peers
-
-
-def ask(path, seed, size, kind=STREAM):
-    """Sends random bytes, and compares what comes back. Who answered."""
-    data = random.Random(seed).randbytes(size)
-    with dial(path, kind) as sock:
-        peer = peer_of(sock)
-        sender = threading.Thread(target=lambda: (sock.sendall(data), sock.shutdown(socket.SHUT_WR)))
-        sender.start()
-        got = receive_all(sock)
-        sender.join()
-    eq(hashlib.sha256(got).hexdigest(), hashlib.sha256(data).hexdigest(), f"{len(got)} of {size} bytes")
-    return peer
 
 
 # --- Data ---
@@ -267,123 +212,6 @@ def closed_to_others(path):
         sock.sendall(b"x")
 
 
-# --- Nobody ---
-
-def listen_for(path, seconds):
-    """Listens for a while."""
-    with listening(path):
-        time.sleep(seconds)
-
-
-@case("connecting fails with ECONNREFUSED when nobody listens, at once", who=[ROOT], needs=NEEDS)
-def refusals(t):
-    begin()
-    for number, (listener, dialer) in enumerate(SIDES):
-        place = Place(t, f"s{number}")
-        lives = place.start(listener, listen_for, 60)
-        place.start(dialer, connects).result()
-        eq(place.start(dialer, refused, RECORDS).result(), EPROTOTYPE, f"another type, {listener} {dialer}")
-        lives.kill()
-        # HOST learns by a message that a socket of the DPU is closed.
-        true(eventually(lambda: place.start(dialer, refused).result() == ECONNREFUSED, 20), f"{listener} {dialer}")
-        begun = time.monotonic()
-        eq(place.start(dialer, refused).result(), ECONNREFUSED)
-        within(time.monotonic() - begun, 0, patience(15), "seconds")
-    os.mknod("plain", 0o140777)
-    eq(refused("plain"), ECONNREFUSED)
-    eq(refused("missing"), ENOENT)
-
-
-def slow_to_accept(path):
-    """Has room for two connections, and takes them when it is told to."""
-    with listening(path, backlog=1) as listener:
-        listener.settimeout(0.05)
-        while not os.path.exists(path + ".end"):
-            if os.path.exists(path + ".go"):
-                try:
-                    listener.accept()[0].close()
-                except TimeoutError:
-                    pass
-            else:
-                time.sleep(0.05)
-
-
-def connect_many(path):
-    """Connects without waiting, until that fails: what failed, and how many there were before."""
-    socks = []
-    while len(socks) < 100:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.setblocking(False)
-        try:
-            sock.connect(path)
-        except OSError as error:
-            return error.errno, len(socks)
-        socks.append(sock)
-    return 0, len(socks)
-
-
-@case("with a full queue connecting waits, or is EAGAIN with O_NONBLOCK", who=[ROOT], needs=NEEDS)
-def full_queue(t):
-    begin()
-    for number, listener in enumerate((Here, There)):
-        place = Place(t, f"s{number}")
-        serves = place.start(listener, slow_to_accept)
-        found = []
-
-        def listens(place=place, found=found):
-            found[:] = place.start(Here, connect_many).result()
-            return found[0] not in (ENOENT, ECONNREFUSED)
-        true(eventually(listens, 20), "it listens")
-        eq(found, [EAGAIN, 2])
-        waits = place.start(Here, connects)
-        true(waits.sleeps() and waits.alive(), "who may wait does")
-        files.write(f"s{number}.go", b"")
-        waits.result()
-        files.write(f"s{number}.end", b"")
-        serves.result()
-
-
-@case("a socket can be unlinked and bound again, by either machine", who=[ROOT], needs=NEEDS, limit=120)
-def bind_again(t):
-    begin()
-    place = Place(t)
-    order = (Here, There, Here, Here, There, There)
-    for number, listener in enumerate(order):
-        eq(place.start(listener, refused_to_bind).result(), EADDRINUSE if number else 0, "binding over it")
-        if os.path.exists("s"):
-            (os.unlink if number % 2 else host.os.unlink)("s" if number % 2 else t.there("s"))
-        serves = place.start(listener, echo, 2)
-        for seed, dialer in enumerate((Here, There)):
-            place.start(dialer, ask, seed, 1000).result()
-        serves.result()
-
-
-def refused_to_bind(path):
-    """The errno of binding."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        try:
-            sock.bind(path)
-        except OSError as error:
-            return error.errno
-    os.unlink(path)
-    return 0
-
-
-@case("a listener may come after the file was looked up", who=[ROOT], needs=NEEDS)
-def late_listener(t):
-    begin()
-    place = Place(t)
-    os.mknod("s", 0o140777)
-    os.stat("s")
-    eq((refused("s"), refused_there(t.there("s"))), (ECONNREFUSED, ECONNREFUSED))
-    for listener, dialer in CROSS:
-        os.stat("s")
-        os.unlink("s")
-        serves = place.start(listener, echo)
-        place.start(dialer, ask, 1, 1000).result()
-        serves.result()
-
-
 @case("the file is what bind made: HOST's inode, owner and mode", who=[ROOT], needs=NEEDS)
 def the_file(t):
     begin()
@@ -402,66 +230,6 @@ def bind_and_look(path):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
         eq(sock.getsockname(), path)
-
-
-# --- The end ---
-
-def hold(path):
-    """Takes a connection and keeps it."""
-    with listening(path) as listener, listener.accept()[0] as sock:
-        sock.sendall(b"x")
-        time.sleep(600)
-        return sock
-
-
-def outlive(path):
-    """Connects; how the end of the other one is seen."""
-    with dial(path) as sock:
-        eq(sock.recv(1), b"x")
-        os.mkdir(path + ".go")
-        try:
-            got = sock.recv(1)
-        except ConnectionResetError:
-            got = b""
-        eq(got, b"")
-        for _ in range(1000):
-            try:
-                sock.sendall(b"more")
-            except (BrokenPipeError, ConnectionResetError) as error:
-                return error.errno
-            time.sleep(0.01)
-    return 0
-
-
-def call_and_wait(path):
-    """Connects and keeps the connection."""
-    with dial(path) as sock:
-        eq(sock.recv(1), b"x")
-        os.mkdir(path + ".go")
-        time.sleep(600)
-
-
-def wait_for_end(path):
-    """Takes a connection; what comes of its end."""
-    with listening(path) as listener, listener.accept()[0] as sock:
-        sock.sendall(b"x")
-        return receive_all(sock)
-
-
-@case("the death of one end is the end for the other", who=[ROOT], needs=NEEDS, limit=120)
-def death(t):
-    with Counted():
-        for number, (listener, dialer) in enumerate(SIDES):
-            place = Place(t, f"s{number}")
-            dies, lives = place.start(listener, hold), place.start(dialer, outlive)
-            true(eventually(lambda number=number: os.path.isdir(f"s{number}.go"), 30), "they are connected")
-            dies.kill()
-            true(lives.result() in (EPIPE, ECONNRESET), "writing fails")
-            place = Place(t, f"d{number}")
-            lives, dies = place.start(listener, wait_for_end), place.start(dialer, call_and_wait)
-            true(eventually(lambda number=number: os.path.isdir(f"d{number}.go"), 30), "they are connected")
-            dies.kill()
-            eq(lives.result(), b"")
 
 
 # --- Descriptors ---
@@ -558,119 +326,7 @@ def rights(t):
             gives.result()
 
 
-# --- Many ---
-
-# --- Trouble ---
-
-@case("without the daemon connecting is refused, and the log says what to start", who=[ROOT], needs=NEEDS, loses=True)
-def no_daemon(t):
-    proxy.stop()
-    place = Place(t)
-    lives = place.start(There, listen_for, 60)
-    true(eventually(lambda: refused_there(t.there("s")) == 0, 20), "it listens")
-    eq(refused("s"), ECONNREFUSED)
-    text = run(["dmesg"]).out.decode(errors="replace")
-    true("start it with: udsproxyd" in text, "the log says it")
-    # What is bound now is found once the daemon runs.
-    serves = Place(t, "h").start(Here, echo)
-    true(eventually(lambda: os.path.exists("h"), 20), "it is bound")
-    eq(refused_there(t.there("h")), ECONNREFUSED)
-    begin()
-    Place(t, "h").start(There, ask, 1, 1000).result()
-    serves.result()
-    dial("s").close()
-    lives.kill()
-
-
-@case("when a daemon ends its connections end; the next one goes on", who=[ROOT], needs=NEEDS, limit=200)
-def restarts(t):
-    begin()
-    os.umask(0)
-    for name, stop in (("d", lambda: proxy.stop(signal.SIGKILL)), ("e", lambda: host.server.restart_engine(signal.SIGKILL))):
-        for number, (listener, dialer) in enumerate(CROSS):
-            place = Place(t, f"{name}{number}")
-            serves = place.start(listener, echo_until_killed)
-            lives = place.start(dialer, outlive)
-            true(eventually(lambda name=name, number=number: os.path.isdir(f"{name}{number}.go"), 30), "they are connected")
-            stop()
-            begin()
-            true(lives.result() in (EPIPE, ECONNRESET), "the connection has ended")
-            # The listener lives, and is found again.
-            place.start(dialer, ask_again).result()
-            serves.kill()
-
-
-def echo_until_killed(path):
-    """Serves connections one after another; each begins with a byte of ours."""
-    with listening(path) as listener:
-        while True:
-            with listener.accept()[0] as sock:
-                try:
-                    sock.sendall(b"x")
-                    while data := sock.recv(1000):
-                        sock.sendall(data)
-                except OSError:
-                    pass
-
-
-def ask_again(path):
-    """A question that the listener answers, soon."""
-    deadline = time.monotonic() + patience(40)
-    while True:
-        try:
-            with dial(path, seconds=40) as sock:
-                sock.sendall(b"again")
-                eq(receive_exactly(sock, 6), b"xagain")
-                return
-        except (OSError, AssertionError):
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
-
-
-@case("the link may be gone for a while: what was written arrives", who=[ROOT], needs=NEEDS, limit=200)
-def link_cut(t):
-    begin()
-    for number, (listener, dialer) in enumerate(CROSS):
-        place = Place(t, f"s{number}")
-        serves = place.start(listener, echo)
-        asks = place.start(dialer, ask, number, 6_000_000)
-        true(eventually(lambda number=number: host.os.path.exists(t.there(f"s{number}")), 20), "it is bound")
-        time.sleep(0.2)
-        lab.link("down")
-        time.sleep(3)
-        lab.link("up")
-        asks.result(120)
-        serves.result()
-
-
-@case("what nobody uses any more does not keep a mount from being unmounted", who=[ROOT], needs=NEEDS)
-def unmounting(t):
-    begin()
-    top = f"/mnt/sockets-{os.getpid()}"
-    os.makedirs(top)
-    filesystems.mount(t.host_dir, top)
-    serves = There(echo, t.there("s"))
-    ask(f"{top}/s", 1, 1000)
-    serves.result()
-    run(["umount", top])
-    # A connection that a program still has ends with the mount.
-    filesystems.mount(t.host_dir, top)
-    os.unlink(f"{top}/s")
-    serves = There(echo, t.there("s"))
-    with dial(f"{top}/s") as sock:
-        sock.sendall(b"x")
-        eq(sock.recv(1), b"x")
-        run(["umount", top])
-        eq(sock.recv(1), b"")
-    serves.result()
-    # A socket that is bound there keeps it, as on any file system.
-    filesystems.mount(t.host_dir, top)
-    with listening(f"{top}/b"):
-        eq(run(["umount", top], check=False).status != 0, True, "umount fails")
-    true(eventually(lambda: run(["umount", top], check=False).status == 0, 10), "it can be unmounted")
-    os.rmdir(top)
-
+# --- Costs ---
 
 @case("a message costs one request; what is idle costs nothing", who=[ROOT], needs=NEEDS)
 def costs(t):

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0
 """Programs that talk to each other, each on either machine, and what those with unix sockets share."""
 
+import hashlib
 import os
+import random
 import socket
+import struct
 import sys
+import threading
 import time
 from errno import ECONNREFUSED, ENOENT
 
 from . import agent, proxy
-from .checks import patience, true
+from .checks import eq, patience, true
 from .process import ROOT, USER, spawn
 from .remote import host
 
@@ -43,8 +47,10 @@ class There:
     """The same on the host."""
 
     def __init__(self, function, *arguments, who=None):
-        file = sys.modules[function.__module__].__file__
-        self.job = host.background.start("qtest.sides", "as_who", file, function.__name__, who and who.name, *arguments)
+        # A test file is known by its path.
+        module = sys.modules[function.__module__]
+        where = module.__name__ if module.__package__ else module.__file__
+        self.job = host.background.start("qtest.sides", "as_who", where, function.__name__, who and who.name, *arguments)
 
     def sleeps(self):
         """Waits until it sleeps."""
@@ -66,12 +72,12 @@ class There:
         host.background.stop(self.job)
 
 
-def as_who(file, name, who, *arguments):
-    """Calls a function of a test file as somebody."""
+def as_who(where, name, who, *arguments):
+    """Calls a function of a test file or module as somebody."""
     for one in (ROOT, USER):
         if one.name == who:
             one.become()
-    return getattr(agent.load(file), name)(*arguments)
+    return agent.find(where, name)(*arguments)
 
 
 # Who listens, and who connects.
@@ -135,6 +141,47 @@ def receive_exactly(sock, size):
 def receive_all(sock):
     """All until the end."""
     return receive_exactly(sock, 1 << 40)
+
+
+def refused(path, kind=STREAM):
+    """The errno with which connecting fails; 0 if it does not."""
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        try:
+            sock.connect(path)
+        except OSError as error:
+            return error.errno
+    return 0
+
+
+def peer_of(sock):
+    """User and group of whoever is at the other end."""
+    _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid, gid
+
+
+def echo(path, count=1, kind=STREAM):
+    """Sends back what comes through so many connections, each to its end; who connected."""
+    peers = []
+    with listening(path, kind) as listener:
+        for _ in range(count):
+            with listener.accept()[0] as sock:
+                peers.append(peer_of(sock))
+                while data := sock.recv(1 << 20):
+                    sock.sendall(data)
+    return peers
+
+
+def ask(path, seed, size, kind=STREAM):
+    """Sends random bytes, and compares what comes back. Who answered."""
+    data = random.Random(seed).randbytes(size)
+    with dial(path, kind) as sock:
+        peer = peer_of(sock)
+        sender = threading.Thread(target=lambda: (sock.sendall(data), sock.shutdown(socket.SHUT_WR)))
+        sender.start()
+        got = receive_all(sock)
+        sender.join()
+    eq(hashlib.sha256(got).hexdigest(), hashlib.sha256(data).hexdigest(), f"{len(got)} of {size} bytes")
+    return peer
 
 
 def sockets_of_relays():
