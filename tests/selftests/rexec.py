@@ -331,7 +331,9 @@ def end_shims():
 
 @case("vsock:// leads to a server on this machine", who=[ROOT], needs={"qtfs", "two"})
 def vsock(t):
-    process.run("modprobe vsock_loopback")
+    # The debug kernel has it built in.
+    process.run("modprobe vsock_loopback", check=False)
+    true(os.path.exists("/dev/vsock"), "the kernel has vsock")
     files.write("vsock.toml", b'insecure = true\n[[allow]]\nprogram = "*"\n')
     with open(LOG, "ab") as log:
         server = subprocess.Popen([program("rexec_server"), "--config", t.path("vsock.toml"), "--listen", "vsock://any:7778",
