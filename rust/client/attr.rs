@@ -158,6 +158,7 @@ pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result
     })?;
     let changed = reply.decode::<Setattr<'_>>()?.attr;
     if resize {
+        mount.session.durable.written(&node.unsynced);
         inode.truncate(attr.size());
     }
     node::apply(inode, &changed, reply.asked);

@@ -157,17 +157,18 @@ impl FileSystem for Qtfs {
         if mount.session.is_aborted() {
             return Ok(());
         }
-        let mark = mount.session.durable.begin_sync();
+        let mark = mount.session.durable.begin_syncfs();
         let (reply, _) = mount.call(|| {
             Ok(Syncfs {
                 node: mount.id(root)?,
             })
         })?;
         reply.decode::<Syncfs>()?;
-        if mount.session.durable.all_synced(mark) {
+        if mount.session.durable.end_syncfs(mark) {
             let what = "HOST was rebooted before data that programs wrote was on its disk";
             mount.session.log_error("SYNCFS", EIO, what);
-            return Err(EIO);
+            // sync(2) tells nobody.
+            root.tell_syncfs(EIO);
         }
         Ok(())
     }

@@ -193,34 +193,45 @@ fn renew(session: &Arc<Session>) {
     let Ok(stale) = session.notices.stale() else {
         return session.notices.renew_later();
     };
+    let mut later = false;
     for watch in stale {
         if !session.is_connected() {
-            return session.notices.renew_later();
+            later = true;
+            break;
         }
         let Some(inode) = session.notices.inode(watch) else {
             continue;
         };
-        let Some(watched) = session.notices.watched(watch) else {
-            continue;
-        };
         let mount = inode.mount();
-        let asked = mount.call_into(None, Wait::Briefly, || {
+        let mut incarnation = session.incarnation();
+        let asked = mount.call_into(None, Wait::Shortly, || {
+            incarnation = session.incarnation();
+            let node = mount.id_within(&inode, Wait::Shortly)?;
+            // Somebody may have asked for more meanwhile.
+            let watched = session.notices.watched(watch).ok_or(ENOENT)?;
             Ok(Notify {
-                node: mount.id_within(&inode, Wait::Briefly)?,
+                node,
                 watch,
                 mask: watched.mask,
             })
         });
         let asked = asked.and_then(|(reply, _)| reply.decode::<Notify>().map(|_| ()));
-        if matches!(asked, Err(e) if e == ETIMEDOUT) {
-            session.notices.renew_later();
+        if matches!(asked, Err(e) if e == ETIMEDOUT || e == ENOMEM) {
+            later = true;
             continue;
         }
-        session.notices.renewed(watch);
+        let is_so = || session.incarnation() == incarnation;
+        session.notices.renewed(watch, is_so);
+        if session.notices.watched(watch).is_none() {
+            continue;
+        }
         if let Err(e) = asked {
             let what = "what happens to a file that a program watches is not told any more";
             session.log_error("NOTIFY", e, what);
         }
         missing(&inode);
+    }
+    if later {
+        session.notices.renew_later();
     }
 }

@@ -114,6 +114,8 @@ pub(crate) enum Wait {
     Interruptible,
     /// For a moment; the server executes the request in any case.
     Briefly,
+    /// For a moment; then the request is cancelled on the server.
+    Shortly,
 }
 
 /// Room for a LOCK that waits on the server.

@@ -322,7 +322,11 @@ impl Sockets {
             // Engine has ended.
             _ => return Err(ECONNREFUSED),
         };
-        let object = unix::open_inode(inode)?;
+        // The daemon begins, or ends.
+        let object = unix::open_inode(inode).map_err(|e| match e {
+            ENXIO => ECONNREFUSED,
+            e => e,
+        })?;
         let caller = Caller::current();
         let waiter = {
             let mut inner = self.inner.lock();

@@ -70,6 +70,7 @@ pub(crate) fn fallocate(file: &File<Qtfs>, mode: u32, offset: u64, len: u64) -> 
             mount.call(build)?.0
         };
         let attr = reply.decode::<Fallocate>()?.attr;
+        mount.session.durable.written(&inode.node().unsynced);
         node::apply(inode, &attr, reply.asked);
         inode.node().changed(&mount.session);
         // It is done, whatever keeps the cache from being dropped, such as a program that writes to
@@ -107,7 +108,9 @@ pub(crate) fn copy(
         })?;
         let asked = reply.asked;
         let reply = reply.decode::<Copy>()?;
-        mount.session.durable.written(&to.node().unsynced);
+        if reply.copied > 0 && !flags.has(CopyFlags::DEDUPE) {
+            mount.session.durable.written(&to.node().unsynced);
+        }
         node::apply(to, &reply.attr, asked);
         to.node().changed(&mount.session);
         // As above.

@@ -196,10 +196,10 @@ impl Nodes {
         Ok(inner.by_id.get(&id.0).ok_or(ESTALE)?.node.clone())
     }
 
-    /// For each file system of HOST that the client knows objects of, the one that is nearest to
-    /// the top there.
-    pub(crate) fn file_systems(&self) -> Result<KVec<NodeId>> {
-        self.inner.lock().file_systems()
+    /// For each mount of HOST that the client knows objects of, the one that is nearest to the top
+    /// of the file system there.
+    pub(crate) fn mounts(&self) -> Result<KVec<NodeId>> {
+        self.inner.lock().mounts()
     }
 
     /// How to get to a node by names.

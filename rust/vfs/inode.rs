@@ -308,6 +308,17 @@ impl<F: FileSystem> Inode<F> {
         result
     }
 
+    /// Has the `syncfs(2)` of each descriptor that is open on this super block fail with an error,
+    /// once (`errseq_set()`, lib/errseq.c).
+    pub fn tell_syncfs(&self, error: Error) {
+        // SAFETY: The super block of a live inode is alive; the function changes the number in one
+        // step.
+        unsafe {
+            let errors = &raw mut (*(*self.as_raw()).i_sb).s_wb_err;
+            bindings::errseq_set(errors, error.to_errno());
+        }
+    }
+
     /// An entry of this inode, with its directory and name, when the kernel has one.
     pub fn with_alias<R>(&self, f: impl FnOnce(&crate::dentry::Dentry<F>) -> R) -> Option<R> {
         // SAFETY: The inode is alive; the reference to the alias is dropped below.

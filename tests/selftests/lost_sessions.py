@@ -5,7 +5,7 @@ import fcntl
 import os
 from errno import EIO
 
-from qtest import ROOT, case, eq, eventually, fails, files, host, lab, on_host, server, spawn, syscalls, true
+from qtest import ROOT, case, counters, eq, eventually, fails, files, host, lab, on_host, server, spawn, syscalls, true
 from qtest.syscalls import RENAME_EXCHANGE, rename2
 
 NEEDS = "qtfs"
@@ -123,6 +123,8 @@ def power_lost(t):
     os.pwrite(fd, b"again", 0)
     os.fsync(fd)
     eq(host.files.read(t.there("f"))[:5], b"again")
+    # Who only asks for everything to be written hears of nothing, and takes nothing from who asks more.
+    os.sync()
     fails(EIO, syscalls.syncfs, fd)
     syscalls.syncfs(fd)
     os.close(fd)
@@ -153,6 +155,36 @@ def power_lost_later(t):
     syscalls.syncfs(kept["twice"])
     for fd in kept.values():
         os.close(fd)
+
+
+def write_anew(data):
+    """Writes to a file; it is on the host, and nobody has asked for more."""
+    fd = os.open("f", os.O_WRONLY)
+    os.pwrite(fd, data, 0)
+    os.close(fd)
+
+
+@case("what is written while syncfs is on its way is told as lost after HOST lost power", who=[ROOT], needs=NEEDS, limit=240)
+def power_lost_after_syncfs(t):
+    fd = os.open("f", os.O_RDWR | os.O_CREAT)
+    write_anew(b"first")
+    # So that there is something to do.
+    large = t.there("large")
+    host.run(["dd", "if=/dev/zero", f"of={large}", "bs=1M", "count=64", "status=none"])
+    child = spawn(syscalls.syncfs, fd)
+    eventually(lambda: counters.in_flight(t.fs.mnt) > 0 or not child.alive(), 20, "it is on its way")
+    write_anew(b"again")
+    t.note(f"syncfs was still on its way: {child.alive()}")
+    child.result(60)
+    host.os.unlink(large)
+    lab.crash("host")
+    lab.boot("host")
+    host.server.start()
+    fails(EIO, os.fsync, fd)
+    os.fsync(fd)
+    fails(EIO, syscalls.syncfs, fd)
+    syscalls.syncfs(fd)
+    os.close(fd)
 
 
 @case("a directory that is open or someone's cwd is the same after HOST lost power", who=[ROOT], needs=NEEDS, limit=240)

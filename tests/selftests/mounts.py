@@ -8,7 +8,7 @@ import re
 from errno import EBUSY, EINVAL, EIO, EROFS
 
 from qtest import (ROOT, case, counters, eq, eventually, fails, files, filesystems, host, lab, missing, run, spawn, syscalls,
-                   took, true, within)
+                   took, true)
 
 # The cases mount what they need.
 MANUAL = True

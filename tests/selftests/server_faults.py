@@ -190,6 +190,8 @@ def reload_and_change(top):
 @case("qtfs_server.ko is loaded anew in the middle of work: no data is lost, and what can't be known is an error, never a lie",
       who=[ROOT], needs="qtfs", limit=180)
 def module_reloaded_under_load(t):
+    for number in range(3):
+        os.mkdir(f"w{number}")
     children = [spawn(acknowledged, f"w{number}", 80) for number in range(3)]
     for _ in range(3):
         before = made(t)

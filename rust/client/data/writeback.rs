@@ -102,7 +102,7 @@ pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> 
     let datasync = datasync.into();
     let durable = &mount.session.durable;
     let unsynced = &inode.node().unsynced;
-    let taken = durable.take(unsynced);
+    let begun = durable.begin_fsync(unsynced);
     let synced = mount.call(|| {
         Ok(Fsync {
             file: open.id(mount, inode)?,
@@ -112,7 +112,7 @@ pub(crate) fn fsync(file: &File<Qtfs>, start: u64, end: u64, datasync: bool) -> 
         })
     });
     let synced = synced.and_then(|(reply, _)| reply.decode::<Fsync>().map(|_| ()));
-    if durable.ended(taken, synced.is_ok(), unsynced) {
+    if durable.end_fsync(begun, synced.is_ok(), unsynced) {
         let what = "HOST was rebooted before data that a program wrote was on its disk";
         mount.session.log_error("FSYNC", EIO, what);
         return Err(EIO);

@@ -76,7 +76,8 @@ fn write_piece(
                 let incarnation = reply.asked.incarnation;
                 let reply = reply.decode::<Write>()?;
                 inode.node().changed(session);
-                if !flags.has(WriteFlags::DSYNC) && !flags.has(WriteFlags::SYNC) {
+                let is_synced = flags.has(WriteFlags::DSYNC) || flags.has(WriteFlags::SYNC);
+                if !is_synced && !open.stream {
                     session.durable.written(&inode.node().unsynced);
                 }
                 // The inode is locked, so this machine has done nothing else meanwhile.

@@ -2,8 +2,9 @@
 
 //! What HOST has acknowledged and would lose with its power.
 //!
-//! Marks are numbers that are counted up whenever HOST is booted and whenever `syncfs(2)` begins, so
-//! that comparing them tells whether data that was acknowledged at one of them is on the disk.
+//! Marks are numbers that are counted up whenever HOST is booted and whenever `fsync(2)` or
+//! `syncfs(2)` begins, so that comparing them tells whether data that was acknowledged at one of them
+//! is on the disk.
 
 use core::{
     mem,
@@ -18,9 +19,13 @@ use kernel::{
     prelude::*,
     sync::Mutex, //
 };
+use qtfs_net::NoFs;
 
-/// The mark at which HOST acknowledged data of an inode first that no `fsync(2)` has put on its disk
-/// since; 0 if there is none.
+/// Losses that are told apart; what was written between two of them counts as lost beyond that.
+const MAX_LOSSES: usize = 64;
+
+/// The mark at which HOST acknowledged data of an inode last that no `fsync(2)` has put on its disk,
+/// or one at which data was lost; 0 if there is none. It changes under the lock of [`Durable`].
 pub(crate) struct Unsynced(AtomicU64);
 
 impl Unsynced {
@@ -28,11 +33,19 @@ impl Unsynced {
     pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, mark: u64) {
+        self.0.store(mark, Ordering::Relaxed);
+    }
 }
 
-/// Data of an inode that was not on the disk when an `fsync(2)` began, which says how that ended.
+/// The mark of an inode when an `fsync(2)` began, which tells how that ended.
 #[must_use]
-pub(crate) struct Taken(u64);
+pub(crate) struct Begun(u64);
 
 /// See the module.
 #[pin_data]
@@ -46,13 +59,13 @@ struct Inner {
     /// Which boot of HOST the session is with; 0 before the first.
     boot: u64,
     now: u64,
-    /// What of this boot `syncfs(2)` has put on the disk.
-    synced: Range<u64>,
-    /// The same of the boot before.
-    synced_before: Range<u64>,
+    /// What was acknowledged before this mark is on the disk, or lost.
+    settled: u64,
+    /// What was acknowledged at these marks is lost.
+    losses: KVVec<Range<u64>>,
     /// The mark of the `syncfs(2)` that began last.
     sync: u64,
-    /// Inodes with data that is not on the disk, from before `sync` and from after it.
+    /// Inodes with data that is not on the disk, with marks before `sync` and from there on.
     older: usize,
     newer: usize,
     /// HOST was booted again while there were some, which no `syncfs(2)` was told yet.
@@ -60,18 +73,30 @@ struct Inner {
 }
 
 impl Inner {
-    /// Whether `syncfs(2)` has put what was acknowledged at a mark on the disk.
-    fn is_synced(&self, mark: u64) -> bool {
-        self.synced.contains(&mark) || self.synced_before.contains(&mark)
+    fn is_lost(&self, mark: u64) -> bool {
+        self.losses.iter().any(|loss| loss.contains(&mark))
     }
 
     /// Data of one inode less is not on the disk.
     fn forget(&mut self, mark: u64) {
         if mark >= self.sync {
             self.newer = self.newer.saturating_sub(1);
-        } else if !self.is_synced(mark) {
+        } else if mark >= self.settled {
             self.older = self.older.saturating_sub(1);
         }
+    }
+
+    /// What is not on the disk is lost.
+    fn lose(&mut self) {
+        let loss = self.settled..self.now + 1;
+        // Without memory too, rather too much is told as lost than too little.
+        let is_full = self.losses.len() >= MAX_LOSSES;
+        let kept = is_full || self.losses.push(loss.clone(), GFP_KERNEL).is_err();
+        match self.losses.last_mut() {
+            Some(last) if kept => last.end = loss.end,
+            _ => {}
+        }
+        self.lost = true;
     }
 }
 
@@ -82,8 +107,8 @@ impl Durable {
             inner <- new_mutex!(Inner {
                 boot: 0,
                 now: 1,
-                synced: 1..1,
-                synced_before: 0..0,
+                settled: 1,
+                losses: KVVec::new(),
                 sync: 1,
                 older: 0,
                 newer: 0,
@@ -94,15 +119,17 @@ impl Durable {
 
     /// HOST, in this boot, has made the session.
     pub(super) fn booted(&self, boot: u64) {
+        let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
         if inner.boot == boot {
             return;
         }
-        inner.lost |= inner.older > 0 || inner.newer > 0;
+        if inner.older > 0 || inner.newer > 0 {
+            inner.lose();
+        }
         inner.boot = boot;
         inner.now += 1;
-        inner.synced_before = inner.synced.clone();
-        inner.synced = inner.now..inner.now;
+        inner.settled = inner.now;
         inner.sync = inner.now;
         inner.older = 0;
         inner.newer = 0;
@@ -110,58 +137,61 @@ impl Durable {
 
     /// HOST has acknowledged data that may not be on its disk.
     pub(crate) fn written(&self, unsynced: &Unsynced) {
+        let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
-        let first = unsynced.0.load(Ordering::Relaxed);
-        // What an earlier boot has lost is to be told.
-        if first == 0 || inner.is_synced(first) {
-            unsynced.0.store(inner.now, Ordering::Relaxed);
-            inner.newer += 1;
+        let before = unsynced.get();
+        // What is lost is to be told.
+        if before == inner.now || inner.is_lost(before) {
+            return;
         }
+        if before != 0 {
+            inner.forget(before);
+        }
+        unsynced.set(inner.now);
+        inner.newer += 1;
     }
 
     /// `fsync(2)` begins.
-    pub(crate) fn take(&self, unsynced: &Unsynced) -> Taken {
-        let _inner = self.inner.lock();
-        Taken(unsynced.0.swap(0, Ordering::Relaxed))
+    pub(crate) fn begin_fsync(&self, unsynced: &Unsynced) -> Begun {
+        let _nofs = NoFs::enter();
+        let mut inner = self.inner.lock();
+        inner.now += 1;
+        Begun(unsynced.get())
     }
 
     /// `fsync(2)` has ended, and put on the disk what was there, or not. Returns whether data is
     /// lost, since HOST was booted before.
-    pub(crate) fn ended(&self, taken: Taken, is_synced: bool, unsynced: &Unsynced) -> bool {
+    pub(crate) fn end_fsync(&self, begun: Begun, is_synced: bool, unsynced: &Unsynced) -> bool {
+        let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
-        let mark = taken.0;
-        if mark == 0 {
-            return false;
+        let mark = begun.0;
+        let is_lost = inner.is_lost(mark);
+        // What was written meanwhile has a mark of its own.
+        if mark != 0 && unsynced.get() == mark && (is_lost || is_synced) {
+            unsynced.set(0);
+            if !is_lost {
+                inner.forget(mark);
+            }
         }
-        if mark < inner.synced.start && !inner.is_synced(mark) {
-            return true;
-        }
-        let written_again = unsynced.0.load(Ordering::Relaxed) != 0;
-        if is_synced || written_again {
-            inner.forget(mark);
-        } else {
-            unsynced.0.store(mark, Ordering::Relaxed);
-        }
-        false
+        is_lost
     }
 
     /// `syncfs(2)` begins: returns its mark.
-    pub(crate) fn begin_sync(&self) -> u64 {
+    pub(crate) fn begin_syncfs(&self) -> u64 {
+        let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
         inner.now += 1;
         inner.sync = inner.now;
-        inner.older += inner.newer;
-        inner.newer = 0;
+        inner.older += mem::take(&mut inner.newer);
         inner.now
     }
 
     /// `syncfs(2)`, begun at `mark`, has put all on the disk that was there. Returns whether other
     /// data is lost, since HOST was booted; once.
-    pub(crate) fn all_synced(&self, mark: u64) -> bool {
+    pub(crate) fn end_syncfs(&self, mark: u64) -> bool {
+        let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
-        if inner.synced.end < mark {
-            inner.synced.end = mark;
-        }
+        inner.settled = inner.settled.max(mark);
         if inner.sync == mark {
             inner.older = 0;
         }

@@ -43,7 +43,7 @@ use super::{
 
 /// Frames with more data than this go by a lane of their own.
 const BULK: usize = 64 * 1024;
-/// How long [`Wait::Briefly`] waits, in milliseconds.
+/// How long [`Wait::Briefly`] and [`Wait::Shortly`] wait, in milliseconds.
 const BRIEFLY_MS: u32 = 1000;
 
 impl Session {
@@ -81,7 +81,7 @@ impl Session {
         let waited = match (wait, self.config.timeout) {
             (Wait::Killable, None) => request.done.wait_killable(),
             (Wait::Killable, Some(ms)) => request.done.wait_killable_timeout(ms),
-            (Wait::Briefly, _) => request.done.wait_killable_timeout(BRIEFLY_MS),
+            (Wait::Briefly | Wait::Shortly, _) => request.done.wait_killable_timeout(BRIEFLY_MS),
             (Wait::Interruptible, _) => request.done.wait_interruptible().or_else(|_| {
                 interrupted = true;
                 self.cancel(&request);
@@ -174,7 +174,7 @@ impl Session {
                 }
                 (None, Wait::Killable) => waiter.wait_killable(),
                 (None, Wait::Interruptible) => waiter.wait_interruptible(),
-                (None, Wait::Briefly) => waiter.wait_killable_timeout(BRIEFLY_MS),
+                (None, Wait::Briefly | Wait::Shortly) => waiter.wait_killable_timeout(BRIEFLY_MS),
             };
             if let Err(e) = waited {
                 self.inner.lock().slots.give_up(&waiter);

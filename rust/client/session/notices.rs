@@ -41,8 +41,10 @@ use crate::{
 /// the watch after it has asked the file system for permission.
 const FRESH_US: u64 = 10_000_000;
 
-/// How long the thread waits, in milliseconds, before it asks HOST once more to watch something anew.
-const AGAIN_MS: u32 = 500;
+/// How long the thread waits, in milliseconds, before it asks HOST once more to watch something anew:
+/// at first, and at most, doubled each time.
+const FIRST_PAUSE_MS: u32 = 500;
+const LAST_PAUSE_MS: u32 = 60_000;
 
 /// Most events that wait for the thread. HOST has not so many on the way, since inotify has not;
 /// after a new connection it tells again what was not acknowledged.
@@ -123,8 +125,10 @@ struct Inner {
     acknowledged: u32,
     /// The server has lost the session.
     lost: bool,
-    /// It did not answer about some that it is to watch anew.
-    again: bool,
+    /// It did not answer about some that it is to watch anew: when to ask again, in microseconds
+    /// since boot, and how long to wait the next time.
+    again: Option<u64>,
+    pause_ms: u32,
     /// How many have left memory that HOST still watches.
     evicted: usize,
     /// An inode by which others of the mount are found.
@@ -144,7 +148,8 @@ impl Notices {
                 last: 0,
                 acknowledged: 0,
                 lost: false,
-                again: false,
+                again: None,
+                pause_ms: FIRST_PAUSE_MS,
                 evicted: 0,
                 any: None,
                 closed: false,
@@ -176,17 +181,18 @@ impl Notices {
             if inner.any.is_none() {
                 inner.any = Some(any);
             }
-            let before = inner.by_number.get(&known).map(|watched| watched.mask);
+            let before = inner.by_number.get(&known).copied();
             let number = match before {
                 Some(_) => known,
                 None => inner.next,
             };
             let watched = Watched {
                 key: inode.node().identity(),
-                mask: mask.with(before.unwrap_or(NotifyMask::NONE)),
+                mask: mask.with(before.map_or(NotifyMask::NONE, |watched| watched.mask)),
                 asked: now_us(),
                 evicted: false,
-                stale: false,
+                // Others who watch it were not told yet that something is missing.
+                stale: before.is_some_and(|watched| watched.stale),
             };
             inner
                 .by_number
@@ -255,16 +261,20 @@ impl Notices {
         Ok(numbers)
     }
 
-    /// HOST was asked for a number anew.
-    pub(crate) fn renewed(&self, number: u64) {
-        if let Some(watched) = self.inner.lock().by_number.get_mut(&number) {
-            watched.stale = false;
+    /// HOST was asked for a number anew, if that is so still: the server may have lost the session
+    /// once more.
+    pub(crate) fn renewed(&self, number: u64, is_so: impl FnOnce() -> bool) {
+        let mut inner = self.inner.lock();
+        if let Some(watched) = inner.by_number.get_mut(&number) {
+            watched.stale &= !is_so();
         }
     }
 
     /// HOST is to be asked once more for those that it did not answer about.
     pub(crate) fn renew_later(&self) {
-        self.inner.lock().again = true;
+        let mut inner = self.inner.lock();
+        inner.again = Some(now_us().saturating_add(u64::from(inner.pause_ms) * 1000));
+        inner.pause_ms = (inner.pause_ms * 2).min(LAST_PAUSE_MS);
     }
 
     /// The inode of a number, if it is in memory.
@@ -309,6 +319,8 @@ impl Notices {
             inner.acknowledged = 0;
             // The first session of a mount has lost nothing.
             inner.lost = !inner.by_number.is_empty();
+            inner.again = None;
+            inner.pause_ms = FIRST_PAUSE_MS;
             for (_, watched) in inner.by_number.iter_mut() {
                 watched.stale = true;
             }
@@ -345,12 +357,18 @@ impl Notices {
                 return Some(Chore::Acknowledge(inner.last));
             }
             // No signal comes; the kernel takes this for idle, not for stuck.
-            if mem::take(&mut inner.again) {
-                let pause = ticks(AGAIN_MS);
-                let _ = self.changed.wait_interruptible_timeout(&mut inner, pause);
-                inner.lost = true;
-            } else {
-                let _ = self.changed.wait_interruptible(&mut inner);
+            match inner.again.map(|at| at.saturating_sub(now_us())) {
+                None => {
+                    let _ = self.changed.wait_interruptible(&mut inner);
+                }
+                Some(0) => {
+                    inner.again = None;
+                    inner.lost = true;
+                }
+                Some(us) => {
+                    let pause = ticks(u32::try_from(us.div_ceil(1000)).unwrap_or(LAST_PAUSE_MS));
+                    let _ = self.changed.wait_interruptible_timeout(&mut inner, pause);
+                }
             }
         }
     }

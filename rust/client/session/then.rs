@@ -15,6 +15,7 @@ use qtfs_proto::{
         Open,
         Poll,
         Read,
+        Walk,
         Write, //
     },
     FileId,
@@ -220,6 +221,11 @@ pub(crate) fn give_back(session: &Arc<Session>, request: &Request, result: &Resu
         Op::Channel => {
             if let Ok(opened) = reply.decode::<message::Channel<'_>>() {
                 session.releases.close(session, opened.file, incarnation);
+            }
+        }
+        Op::Walk => {
+            if let Ok(found) = reply.decode::<Walk<'_>>() {
+                session.forget(&found.attr, incarnation);
             }
         }
         Op::Lookup => {

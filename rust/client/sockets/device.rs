@@ -256,7 +256,8 @@ impl Service for Sockets {
             bound.tell_again();
         }
         drop(inner);
-        let aliases = Aliases::start().inspect_err(|_| self.inner.lock().daemon = None)?;
+        let aliases =
+            Aliases::start().inspect_err(|_| self.end_all(|inner| inner.daemon = None))?;
         self.inner.lock().aliases = Some(aliases);
         Ok(())
     }

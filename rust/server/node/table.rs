@@ -265,12 +265,12 @@ impl Inner {
         }
     }
 
-    pub(super) fn file_systems(&self) -> Result<KVec<NodeId>> {
+    pub(super) fn mounts(&self) -> Result<KVec<NodeId>> {
         let mut tops = KVec::new();
         let mut at = self.by_identity.cursor_front();
         while let Some((identity, id)) = at.as_ref().map(|cursor| cursor.current()) {
             tops.push(self.top(NodeId(*id)), GFP_KERNEL)?;
-            let last = identity.last_of_file_system();
+            let last = identity.last_of_mount();
             at = self.by_identity.cursor_lower_bound(&last);
         }
         Ok(tops)

@@ -24,7 +24,8 @@ use qtfs_vfs::local::{
         self,
         Range, //
     },
-    stat::FsStat, //
+    stat::FsStat,
+    Identity, //
 };
 
 use crate::{
@@ -115,37 +116,40 @@ pub(crate) fn statfs(ctx: &mut Context<'_>, r: &Statfs<'_>) -> Result<Reply> {
 }
 
 /// Puts on the disk the file system that a directory is on, and those that HOST has mounted below
-/// which the client has been to: to the client's kernel they are one.
+/// which the client knows objects of: to the client's kernel they are one.
 pub(crate) fn syncfs(ctx: &mut Context<'_>, r: &Syncfs) -> Result<Reply> {
-    let top = ctx.by_identity(r.node)?.path.identity();
-    let mut done = sync_file_system(ctx, r.node);
-    for id in ctx.session.nodes.file_systems()? {
+    let mut synced = KVec::new();
+    synced.push(sync_file_system(ctx, r.node)?, GFP_KERNEL)?;
+    let mut failed = Ok(());
+    for id in ctx.session.nodes.mounts()? {
         let Ok(node) = ctx.session.nodes.get(id) else {
             continue;
         };
-        if node.identity.same_file_system(&top) {
+        if synced.iter().any(|done| done.same_device(&node.identity)) {
             continue;
         }
         match sync_file_system(ctx, id) {
-            // HOST has unmounted it, and with that put it on the disk, or does not share it any more.
+            Ok(identity) => synced.push(identity, GFP_KERNEL)?,
+            // HOST has unmounted it there, or does not share it any more. Unmounting puts it on the
+            // disk, unless it is mounted elsewhere too.
             Err(refusal) if matches!(refusal.error(), ESTALE | ENOENT | EACCES) => {}
-            synced => done = done.and(synced),
+            Err(refusal) => failed = failed.and(Err(refusal)),
         }
     }
-    done?;
+    failed?;
     ctx.reply(&SyncfsReply {})
 }
 
-/// Puts the file system on the disk that a node is on.
-fn sync_file_system(ctx: &Context<'_>, id: NodeId) -> Result {
+/// Puts the file system on the disk that a node is on. Returns who the node is by now.
+fn sync_file_system(ctx: &Context<'_>, id: NodeId) -> Result<Identity> {
     let found = ctx.by_identity(id)?;
     let node = ctx.session.nodes.get(id)?;
-    let path = &found.path;
-    if path.identity().same_file_system(&node.identity) {
+    let (path, identity) = (&found.path, found.path.identity());
+    if identity.same_file_system(&node.identity) {
         path.sync_file_system(&node.write_errors)?;
     } else {
         // Another one was mounted there meanwhile.
         path.sync_file_system(&path.write_errors())?;
     }
-    Ok(())
+    Ok(identity)
 }

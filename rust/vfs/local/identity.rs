@@ -28,11 +28,11 @@ use super::{
 /// mounted in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
-    /// First, so that all of a file system stand together when they are sorted.
+    /// First, so that all of a file system, and of a mount, stand together when they are sorted.
     file_system: u64,
-    ino: u64,
     /// Of a directory, where its mount is; 0 of anything else.
     mount: u64,
+    ino: u64,
     /// Number of the file system, or of the part of it that has inode numbers of its own.
     dev: u32,
     generation: u32,
@@ -100,12 +100,12 @@ impl Identity {
         self.mount
     }
 
-    /// What no object of this file system comes after, when they are sorted.
-    pub const fn last_of_file_system(&self) -> Self {
+    /// What no object of this mount comes after, when they are sorted.
+    pub const fn last_of_mount(&self) -> Self {
         Self {
             file_system: self.file_system,
+            mount: self.mount,
             ino: u64::MAX,
-            mount: u64::MAX,
             dev: u32::MAX,
             generation: u32::MAX,
         }
@@ -114,6 +114,11 @@ impl Identity {
     /// Whether both are on the same file system.
     pub const fn same_file_system(&self, other: &Self) -> bool {
         self.file_system == other.file_system
+    }
+
+    /// Whether both are on the same file system, and not on two copies of a disk.
+    pub const fn same_device(&self, other: &Self) -> bool {
+        self.file_system == other.file_system && self.dev == other.dev
     }
 
     /// Whether both are the same object, on whatever mount.

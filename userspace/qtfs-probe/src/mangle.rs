@@ -65,8 +65,8 @@ const ODD: [u64; 10] = [
     u64::MAX,
 ];
 
-/// How long a side may be silent after its frame was changed: who was told of more bytes than come
-/// waits for them for ever, and the other side for an answer.
+/// How long a side may be silent after the length of its frame may have been changed: who was told of
+/// more bytes than come waits for them for ever, and the other side for an answer.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Relays until it is killed.
@@ -134,7 +134,9 @@ impl Relay {
             }
             let (how, bytes, ends) = self.changed(frame);
             println!("{:?} {} {how}", self.side, name(&header));
-            from.set_read_timeout(Some(SILENCE))?;
+            if matches!(how, "length" | "noise" | "bits") {
+                from.set_read_timeout(Some(SILENCE))?;
+            }
             to.write_all(&bytes)?;
             if ends {
                 return Ok(());

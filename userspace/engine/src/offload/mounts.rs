@@ -263,7 +263,7 @@ pub(super) fn unmount(
 ) -> Result<(), Refusal> {
     let flags = i32::try_from(flags).map_err(|_| Errno::EINVAL)?;
     let flags = MntFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-    let (parent, name) = {
+    let (parent, name, mount) = {
         let Target::AsBefore(place) = target(rules, path, before)? else {
             return Ok(());
         };
@@ -277,27 +277,41 @@ pub(super) fn unmount(
                 why: None,
             });
         }
-        (parent, name)
+        let mount = mount_of(&place.fd)?;
+        (parent, name, mount)
     };
-    in_directory(&parent.fd, &name, flags)
+    in_directory(&parent.fd, &name, flags, mount)
 }
 
 /// How long a file that a program of the DPU has closed may stay open here: `close(2)` of what was
 /// only read is told to HOST without anybody waiting for it.
 const CLOSING: Duration = Duration::from_millis(200);
 
-/// Unmounts `name` in a directory that is held, in a thread with a current directory of its own.
-fn in_directory(parent: &OwnedFd, name: &OsStr, flags: MntFlags) -> Result<(), Refusal> {
+/// Unmounts `name`, the mount point of `mount`, in a directory that is held, in a thread with a current directory of its own.
+fn in_directory(
+    parent: &OwnedFd,
+    name: &OsStr,
+    flags: MntFlags,
+    mount: u64,
+) -> Result<(), Refusal> {
     let unmount = || {
         nix::sched::unshare(CloneFlags::CLONE_FS)?;
         nix::unistd::fchdir(parent)?;
         let begun = Instant::now();
         loop {
-            match nix::mount::umount2(name, flags | MntFlags::UMOUNT_NOFOLLOW) {
-                Err(Errno::EBUSY) if begun.elapsed() < CLOSING => {
-                    std::thread::sleep(CLOSING / 20);
-                }
-                done => return done,
+            let done = nix::mount::umount2(name, flags | MntFlags::UMOUNT_NOFOLLOW);
+            if done != Err(Errno::EBUSY) || begun.elapsed() >= CLOSING {
+                return done;
+            }
+            std::thread::sleep(CLOSING / 20);
+            // Only that one is allowed.
+            let now = rustix::fs::open(
+                name,
+                rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW,
+                rustix::fs::Mode::empty(),
+            );
+            if now.ok().and_then(|now| mount_of(&now).ok()) != Some(mount) {
+                return done;
             }
         }
     };
