@@ -259,8 +259,8 @@ class Runner:
             except BaseException as error:  # pylint: disable=broad-except
                 problems.append(f"the {machine} does not tell what its kernel said: {error}")
                 continue
-            if kernellog.bad(lines):
-                problems.append(f"the kernel of the {machine} complains:\n" + "\n".join(lines[-150:]))
+            if bad := kernellog.bad(lines):
+                problems.append(f"the kernel of the {machine} complains:\n" + "\n".join([*bad[:10], "of this:", *lines[-150:]]))
             elif kernellog.losses(lines) and not loses:
                 problems.append(f"the {machine} has lost something:\n" + "\n".join(lines[-40:]))
             elif failed and any("qtest: " not in line for line in lines):
