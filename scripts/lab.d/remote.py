@@ -4,6 +4,7 @@
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -39,6 +40,8 @@ class Connection:
         self.machine = machine
         self.inbox = bytearray()
         self.sending = threading.Lock()
+        # What a signal writes to: one that comes just before recv(2) would be seen only after it.
+        self.woken = self.waker = None
         deadline = time.monotonic() + timeout
         while True:
             self.sock = None
@@ -64,6 +67,22 @@ class Connection:
         with self.sending:
             self.sock.sendall(struct.pack("<cI", kind, len(data)) + data)
 
+    def wake_by_signals(self):
+        """Has who waits for a frame see to signals at once."""
+        self.woken, self.waker = socket.socketpair()
+        for end in (self.woken, self.waker):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
+
+    def _wait(self):
+        """Waits until there is something to receive; Python calls handlers of signals in between."""
+        while self.woken:
+            ready, _, _ = select.select([self.sock, self.woken], [], [])
+            if self.woken in ready:
+                self.woken.recv(CHUNK)
+            if self.sock in ready:
+                return
+
     def frames(self):
         """Yields frames until the connection ends."""
         while True:
@@ -76,6 +95,7 @@ class Connection:
                 start += 5 + size
                 yield kind, data
             del self.inbox[:start]
+            self._wait()
             data = self.sock.recv(CHUNK * 8)
             if not data:
                 return
@@ -154,6 +174,7 @@ class Command:
         def resize(_number, _frame):
             self.connection.send(b"W", struct.pack("<HH", *self._size()))
 
+        self.connection.wake_by_signals()
         for number in FORWARDED:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, forward)

@@ -251,6 +251,33 @@ def restarts(t):
     told.close()
 
 
+@on_host
+def stands_still(number):
+    """engine stops, or goes on."""
+    for pid in server.engines():
+        os.kill(pid, number)
+
+
+@case("a host that has forgotten the watches, and does not answer for a while, is asked again", who=[ROOT], needs=NEEDS, limit=120)
+def slow_to_renew(t):
+    os.mkdir("top")
+    told = Told("top")
+    lab.link("down")
+    try:
+        module_restarts()
+        stands_still(signal.SIGSTOP)
+        before = counters.read(t.fs.mnt)
+        lab.link("up")
+        eventually(lambda: (counters.read(t.fs.mnt) - before).count("ATTACH") >= 2, 40, "it is asked once more")
+    finally:
+        lab.link("up")
+        stands_still(signal.SIGCONT)
+    eventually(lambda: any("Q_OVERFLOW" in bits for _, bits, _ in told.more()), 60, "an overflow is told")
+    host.files.write(t.there("top/f"))
+    told.until("top", "CLOSE_WRITE", "f")
+    told.close()
+
+
 @case("inotifywait, which most scripts use, sees the host's changes", who=[ROOT], needs=NEEDS)
 def tool(t):
     if process.run(["sh", "-c", "command -v inotifywait"], check=False).status:

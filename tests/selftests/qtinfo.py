@@ -279,8 +279,14 @@ def in_sysfs(t):
     device = os.stat(TOP).st_dev
     eq(os.listdir("/sys/fs/qtfs"), [f"{os.major(device)}:{os.minor(device)}"])
     os.listdir(TOP)
-    eventually(lambda: numbers(device)["in_flight"] == "0", 10, "nothing is on its way")
-    found, told = numbers(device), counters.read(TOP)
+
+    def still():
+        # A directory is released when nobody waits for it.
+        told = counters.read(TOP)
+        found = numbers(device)
+        return (found, told) if found["in_flight"] == "0" and counters.read(TOP).operations == told.operations else None
+
+    found, told = eventually(still, 30, "nothing is on its way")
     eq((found.pop("server"), found.pop("path"), found.pop("in_flight"), found.pop("reconnects")), ("10.0.0.1:12345", EXPORT, "0", "0"))
     eq({name: int(value) for name, value in found.items()}, {name: told.total(name) for name in COLUMNS if name != "total_us"})
     eq(process.as_user(USER, readable, f"/sys/fs/qtfs/{os.major(device)}:{os.minor(device)}/requests"), True)
