@@ -33,8 +33,18 @@ def tear_down(fs):
         filesystems.load_module()
 
 
-def holdings():
-    """What this machine's kernel holds: objects of each slab cache, memory of other kinds in KiB, threads and modules."""
+def holdings(memory):
+    """What this machine's kernel holds: threads and modules, and objects of each slab cache and memory of other kinds in KiB."""
+    held = {
+        # Those that work for everybody come and go.
+        "threads": len([name for _, name in process.names() if not name.startswith("kworker/")]),
+        "modules": len(files.read("/proc/modules").splitlines()),
+    }
+    return {**held, **memory_held()} if memory else held
+
+
+def memory_held():
+    """Objects of each slab cache, and KiB of other kinds, without what can be given back."""
     files.write("/proc/sys/vm/drop_caches", b"3")
     # What is free on the list of a processor counts as in use otherwise.
     for name in os.listdir(CACHES):
@@ -48,27 +58,24 @@ def holdings():
         name, value, *_ = line.replace(":", "").split()
         if name in MEMORY:
             held[name] = int(value)
-    # Those that work for everybody come and go.
-    held["threads"] = len([name for _, name in process.names() if not name.startswith("kworker/")])
-    held["modules"] = len(files.read("/proc/modules").splitlines())
     return held
 
 
 @on_host
-def holdings_there():
+def holdings_there(memory):
     """The same of the host."""
-    return holdings()
+    return holdings(memory)
 
 
-def look():
+def look(memory):
     """Both machines, after what is freed with a delay is freed: memory in use must have come to rest."""
     seen = []
     for ask in (holdings, holdings_there):
-        last = ask()
+        last = ask(memory)
 
         def rests(ask=ask):
             nonlocal last
-            before, last = last, ask()
+            before, last = last, ask(memory)
             return all(last[name] >= before.get(name, 0) - 8 for name in last)
 
         eventually(rests, 60, "what is freed late is freed")
@@ -85,15 +92,13 @@ def kept(before, after, rounds):
 
 def repeat(t, what, rounds):
     """Does it so often; nothing may be left of it."""
-    for _ in range(WARM):
+    for _ in range(t.amount(2, WARM)):
         what()
-    before = look()
+    # A few rounds are too few to tell a leak from chance by numbers; threads and modules are exact.
+    before = look(t.full)
     for _ in range(rounds):
         what()
-    after = look()
-    if not t.full:
-        # Too few to tell a leak from chance by numbers alone; threads and modules are exact.
-        before, after = ([{name: held[name] for name in ("threads", "modules")} for held in seen] for seen in (before, after))
+    after = look(t.full)
     eq(kept(before, after, rounds), [])
     t.note(f"{rounds} rounds")
 
