@@ -84,19 +84,23 @@ def use(times=20):
         pass
 
 
+def at_rest(look):
+    """What a look tells, and the counters, while they stand still: files are released when nobody waits for it."""
+    def same():
+        before = counters.read(TOP)
+        found = look()
+        still = int(found["in_flight"]) == 0 and counters.read(TOP).operations == before.operations
+        return (found, before) if still else None
+    return eventually(same, 30, "the counters stand still")
+
+
 @case("--json has what mountstats has: every operation, every column, and a histogram that adds up", who=[ROOT], needs="qtfs")
 def agrees(t):
     mount("soft,timeo=300,nconnect=3")
     use()
 
-    def same():
-        before = counters.read(TOP)
-        found = seen(TOP)
-        # Files are released when nobody waits for it.
-        still = found["in_flight"] == 0 and counters.read(TOP).operations == before.operations
-        return (found, before.operations) if still else None
-
-    found, kept = eventually(same, 30, "the counters stand still")
+    found, told = at_rest(lambda: seen(TOP))
+    kept = told.operations
     eq(set(found["operations"]), set(kept))
     for name, columns in kept.items():
         shown = found["operations"][name]
@@ -279,14 +283,7 @@ def in_sysfs(t):
     device = os.stat(TOP).st_dev
     eq(os.listdir("/sys/fs/qtfs"), [f"{os.major(device)}:{os.minor(device)}"])
     os.listdir(TOP)
-
-    def still():
-        # A directory is released when nobody waits for it.
-        told = counters.read(TOP)
-        found = numbers(device)
-        return (found, told) if found["in_flight"] == "0" and counters.read(TOP).operations == told.operations else None
-
-    found, told = eventually(still, 30, "nothing is on its way")
+    found, told = at_rest(lambda: numbers(device))
     eq((found.pop("server"), found.pop("path"), found.pop("in_flight"), found.pop("reconnects")), ("10.0.0.1:12345", EXPORT, "0", "0"))
     eq({name: int(value) for name, value in found.items()}, {name: told.total(name) for name in COLUMNS if name != "total_us"})
     eq(process.as_user(USER, readable, f"/sys/fs/qtfs/{os.major(device)}:{os.minor(device)}/requests"), True)

@@ -36,8 +36,7 @@ def tear_down(fs):
 def holdings(memory):
     """What this machine's kernel holds: threads and modules, and objects of each slab cache and memory of other kinds in KiB."""
     held = {
-        # Those that work for everybody come and go.
-        "threads": len([name for _, name in process.names() if not name.startswith("kworker/")]),
+        "threads": process.lasting(),
         "modules": len(files.read("/proc/modules").splitlines()),
     }
     return {**held, **memory_held()} if memory else held

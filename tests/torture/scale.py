@@ -23,11 +23,6 @@ def free_caches():
     files.write("/proc/sys/vm/drop_caches", b"3")
 
 
-def threads():
-    """Processes and kernel threads, but for the workers that come and go."""
-    return len([name for _, name in process.names() if not name.startswith("kworker/")])
-
-
 @case("mounts of as many directories", who=[ROOT], needs="qtfs", limit=240, full=PATIENCE)
 def mounts(t):
     count = t.amount(20, 200)
@@ -35,7 +30,7 @@ def mounts(t):
         host.os.mkdir(t.there(f"d{number}"))
         host.files.write(t.there(f"d{number}", "f"), b"%d" % number)
         os.makedirs(f"{MOUNTS}/{number}", exist_ok=True)
-    before = threads()
+    before = process.lasting()
     made = 0
     try:
         for number in range(count):
@@ -45,11 +40,11 @@ def mounts(t):
         for number in range(count):
             files.write(f"{MOUNTS}/{number}/g", b"x" * 5000)
         eq({host.os.stat(t.there(f"d{number}", "g")).st_size for number in range(0, count, 7)}, {5000})
-        t.note(f"{count} mounts, {threads() - before} more threads")
+        t.note(f"{count} mounts, {process.lasting() - before} more threads")
     finally:
         for number in range(made):
             filesystems.umount(f"{MOUNTS}/{number}")
-    eventually(lambda: threads() <= before + 5, 20, "their threads are gone")
+    eventually(lambda: process.lasting() <= before + 5, 20, "their threads are gone")
 
 
 def hold(count):

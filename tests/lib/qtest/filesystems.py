@@ -6,7 +6,6 @@ import os
 from . import files
 from . import process
 from . import remote
-from .checks import eventually
 from .remote import host
 
 HOST_ADDRESS = "10.0.0.1"
@@ -115,13 +114,9 @@ def unload_module(check=True):
         return None
     from . import proxy  # pylint: disable=import-outside-toplevel,cyclic-import
     proxy.stop()
+    command = ["rmmod", "qtfs"]
     # What the daemon had open is closed a moment after its end.
-    def done():
-        found = process.run(["rmmod", "qtfs"], check=False)
-        if found.status and "in use" not in found.complaint:
-            raise RuntimeError(found.complaint)
-        return found if found.status == 0 else None
-    return eventually(done, 20, "rmmod qtfs: not in use") if check else process.run(["rmmod", "qtfs"], check=False)
+    return process.run_when_free(command, 20) if check else process.run(command, check=False)
 
 
 def mount(source, target, *options, check=True, patience=60, who=None):

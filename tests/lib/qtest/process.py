@@ -283,6 +283,21 @@ def children(pid):
     return found
 
 
+def lasting():
+    """How many processes and threads of the kernel there are, but for those that work for everybody: they come and go."""
+    return len([name for _, name in names() if not name.startswith("kworker/")])
+
+
+def run_when_free(command, seconds):
+    """Runs a command that is refused while something is in use, until it is not; fails if it does in another way."""
+    def done():
+        found = run(command, check=False)
+        if found.status and "busy" not in found.complaint and "in use" not in found.complaint:
+            raise RuntimeError(found.complaint)
+        return found if found.status == 0 else None
+    return eventually(done, seconds, f"{' '.join(command)}: not in use")
+
+
 def is_gone(pid):
     """Whether a process has closed all that it had open: its last thread has ended."""
     try:

@@ -7,7 +7,7 @@ import time
 
 from . import files
 from . import process
-from .checks import eventually, patience
+from .checks import patience
 
 ADDRESS = "10.0.0.1"
 PORT = 12345
@@ -38,10 +38,9 @@ def load(*parameters):
 
 def unload():
     """rmmod, if it is loaded."""
-    def unloaded():
-        return not loaded() or process.run(["rmmod", "qtfs_server"], check=False).status == 0
-    # The kernel closes what engine had open a moment after it has ended.
-    eventually(unloaded, 30, "the module is not in use any more")
+    if loaded():
+        # The kernel closes what engine had open a moment after it has ended.
+        process.run_when_free(["rmmod", "qtfs_server"], 30)
 
 
 def write_policy(exports=EXPORTS):
@@ -147,12 +146,7 @@ def stop():
 
 def umount(*arguments):
     """umount(8). What the dpu has only read, or listed, is closed here soon after it was closed there, not at once."""
-    def done():
-        found = process.run(["umount", *arguments], check=False)
-        if found.status and "busy" not in found.complaint:
-            raise RuntimeError(found.complaint)
-        return found.status == 0
-    eventually(done, 30, f"umount {' '.join(arguments)}: not busy")
+    process.run_when_free(["umount", *arguments], 30)
 
 
 def share_nfs(path):
