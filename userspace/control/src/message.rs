@@ -23,6 +23,9 @@ use std::path::PathBuf;
 /// Longest message, bytes. 500 layers of an overlay are about a quarter of it.
 pub const MAX: u64 = 1 << 20;
 
+/// Size of `siginfo_t` (`SI_MAX_SIZE` of `<asm-generic/siginfo.h>`), bytes.
+pub const SIGINFO: usize = 128;
+
 /// A path or text as its bytes, which need not be UTF-8.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(from = "Text", into = "Text")]
@@ -128,12 +131,18 @@ pub enum Request {
         /// The mount that was at the target before, if the request was sent before.
         before: Option<u64>,
     },
-    /// kill(2) of one process.
+    /// kill(2) of one process, or tkill(2) of a thread, or what sends more than the number of the signal.
     Kill {
         /// Its id on HOST.
         pid: i32,
         /// The signal; 0 only asks whether it could be sent.
         signal: i32,
+        /// It is for the thread of this id alone.
+        #[serde(default)]
+        thread: bool,
+        /// The `siginfo_t` of rt_sigqueueinfo(2), [`SIGINFO`] bytes.
+        #[serde(default)]
+        info: Option<Bytes>,
     },
     /// How a process or thread is scheduled.
     Schedule {
@@ -226,7 +235,12 @@ mod tests {
                 }],
                 before: Some(u64::MAX),
             },
-            Request::Kill { pid: 7, signal: 9 },
+            Request::Kill {
+                pid: 7,
+                signal: 9,
+                thread: false,
+                info: Some(Bytes(vec![0xff; SIGINFO])),
+            },
             Request::Schedule {
                 pid: 8,
                 call: Schedule::SetAffinity(Bytes(vec![0xff, 0, 1])),

@@ -15,6 +15,8 @@ pub struct Mount {
     pub id: u64,
     /// The number of the mount that it is on.
     pub parent: u64,
+    /// The file system's number, MAJOR:MINOR.
+    pub device: String,
     /// Which part of the file system it shows.
     pub root: PathBuf,
     /// Where it is.
@@ -84,12 +86,14 @@ fn line(line: &str) -> Option<Mount> {
     let mut fields = before.split(' ');
     let id = fields.next()?.parse().ok()?;
     let parent = fields.next()?.parse().ok()?;
-    let root = unescaped(fields.nth(1)?);
+    let device = fields.next()?.to_owned();
+    let root = unescaped(fields.next()?);
     let point = unescaped(fields.next()?);
     let shared = fields.any(|field| field.starts_with("shared:"));
     Some(Mount {
         id,
         parent,
+        device,
         root,
         point,
         kind,

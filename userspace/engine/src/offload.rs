@@ -7,6 +7,7 @@
 //! does; what root of the DPU may ask for is a matter of the policy's `[offload]`.
 
 mod kill;
+mod kind;
 mod mounts;
 mod rules;
 mod schedule;

@@ -10,11 +10,13 @@
 //!
 //! [offload]                  # for qtfs-offload; nothing is allowed without
 //! mount = ["overlay", "tmpfs", "bind"]
+//! flags = ["ro", "nosuid", "nodev", "noexec", "rec"]
 //! kill = ["/docker/*"]
 //! ```
 //!
 //! Here the text is parsed; [`crate::exports`] checks the paths against the file system.
 
+use nix::mount::MsFlags;
 use serde::Deserialize;
 use std::fmt;
 use std::io;
@@ -57,6 +59,60 @@ pub struct Entry {
     pub optional: bool,
 }
 
+/// A flag of mount(2), by its name in mount(8).
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "mount(2) explains them")]
+pub enum Flag {
+    Ro,
+    NoSuid,
+    NoDev,
+    NoExec,
+    NoAtime,
+    NoDirAtime,
+    RelAtime,
+    StrictAtime,
+    LazyTime,
+    Sync,
+    DirSync,
+    Mand,
+    NoSymFollow,
+    Rec,
+    Remount,
+    Shared,
+    Private,
+    Slave,
+    Unbindable,
+}
+
+impl Flag {
+    /// Its bit.
+    pub fn bits(self) -> MsFlags {
+        match self {
+            Self::Ro => MsFlags::MS_RDONLY,
+            Self::NoSuid => MsFlags::MS_NOSUID,
+            Self::NoDev => MsFlags::MS_NODEV,
+            Self::NoExec => MsFlags::MS_NOEXEC,
+            Self::NoAtime => MsFlags::MS_NOATIME,
+            Self::NoDirAtime => MsFlags::MS_NODIRATIME,
+            Self::RelAtime => MsFlags::MS_RELATIME,
+            Self::StrictAtime => MsFlags::MS_STRICTATIME,
+            Self::LazyTime => MsFlags::MS_LAZYTIME,
+            Self::Sync => MsFlags::MS_SYNCHRONOUS,
+            Self::DirSync => MsFlags::MS_DIRSYNC,
+            Self::Mand => MsFlags::MS_MANDLOCK,
+            // include/uapi/linux/mount.h
+            Self::NoSymFollow => MsFlags::from_bits_retain(1 << 8),
+            Self::Rec => MsFlags::MS_REC,
+            Self::Remount => MsFlags::MS_REMOUNT,
+            Self::Shared => MsFlags::MS_SHARED,
+            Self::Private => MsFlags::MS_PRIVATE,
+            Self::Slave => MsFlags::MS_SLAVE,
+            Self::Unbindable => MsFlags::MS_UNBINDABLE,
+        }
+    }
+}
+
 /// What programs of the DPU that run under `qtfs-offload run` may have done on HOST.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +121,8 @@ pub struct Offload {
     /// type; `bind` stands for bind mounts.
     #[serde(default)]
     pub mount: Vec<String>,
+    /// Flags of mount(2) that they may have; any, if left out.
+    pub flags: Option<Vec<Flag>>,
     /// Control groups whose processes may be signalled; `*` at the end stands for anything.
     #[serde(default)]
     pub kill: Vec<String>,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The system calls that need unsafe code: the module's ioctls, the signal that interrupts
-//! them, and calls of the scheduler.
+//! them, signals by pidfd, and calls of the scheduler.
 
 use crate::device::Demand;
 use crate::device::Device;
@@ -14,6 +14,7 @@ use nix::sys::signal::SigAction;
 use nix::sys::signal::SigHandler;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
+use qtfs_control::message::SIGINFO;
 use qtfs_control::schedule::Schedule;
 use qtfs_proto::relay::Purpose;
 use qtfs_proto::relay::SocketType;
@@ -234,6 +235,18 @@ pub fn prepare_interrupt() -> io::Result<()> {
 pub fn interrupt<T>(thread: &JoinHandle<T>) {
     // It can fail only with ESRCH, for a thread that has ended and was not joined yet.
     let _ = nix::sys::pthread::pthread_kill(thread.as_pthread_t(), INTERRUPT);
+}
+
+/// Sends a signal to what a pidfd stands for (pidfd_send_signal(2)), with a `siginfo_t` if there is one; 0 sends none.
+pub fn signal(to: &OwnedFd, signal: i32, info: Option<&[u8; SIGINFO]>) -> io::Result<()> {
+    let info = info.map_or(std::ptr::null(), |info| info.as_ptr());
+    // SAFETY: The kernel reads a `siginfo_t`, whose size `info` has, unless it is NULL.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, to.as_raw_fd(), signal, info, 0) };
+    match sent {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Makes a scheduler call for a process or thread of this machine. `bytes` has [`Schedule::room`] bytes.

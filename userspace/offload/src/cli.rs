@@ -3,6 +3,7 @@
 //! The command line.
 
 use crate::config;
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::failure::EXIT_STATUS;
 use crate::run;
@@ -11,6 +12,7 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use std::ffi::OsString;
+use std::path::Path;
 use std::path::PathBuf;
 use tracing::level_filters::LevelFilter;
 
@@ -28,9 +30,9 @@ struct Args {
     )]
     log: Level,
 
-    /// The description of both machines
-    #[arg(long, global = true, value_name = "FILE", default_value = config::FILE)]
-    config: PathBuf,
+    /// The description of both machines; run takes --root and --control from it if it is named [default: /etc/qtfs/offload.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Which machine this is; told by HOST's address if left out
     #[arg(
@@ -64,13 +66,13 @@ enum Level {
 enum Command {
     /// Run one program: its mounts below HOST's directories and its signals to HOST's processes take effect there
     Run {
-        /// Root directory of the program (chroot)
-        #[arg(long, value_name = "DIR", default_value = "/")]
-        root: PathBuf,
+        /// Root directory of the program (chroot) [default: /]
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
 
-        /// Where engine's directory is mounted, or is to be
-        #[arg(long, value_name = "DIR", default_value = qtfs_control::DIRECTORY)]
-        control: PathBuf,
+        /// Where engine's directory is mounted, or is to be [default: /run/qtfs/offload]
+        #[arg(long, value_name = "DIR")]
+        control: Option<PathBuf>,
 
         /// End the program, by SIGKILL, when a connection of it to HOST is lost or HOST was booted anew,
         /// before it takes that for the end of what it talks to; for programs that somebody starts
@@ -137,18 +139,21 @@ pub enum Action {
     Keep(String, Vec<OsString>),
 }
 
-/// The command line of this process.
-pub fn parse() -> Result<(Action, LevelFilter), Failure> {
-    action(Args::parse())
-}
-
-/// A command line, for tests.
+/// A command line. Ends the process after `--help` and the like.
 pub fn parse_from<I, T>(args: I) -> Result<(Action, LevelFilter), Failure>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    action(Args::try_parse_from(args).map_err(|e| Failure::Usage(e.to_string()))?)
+    match Args::try_parse_from(args) {
+        Ok(args) => action(args),
+        Err(error) if error.use_stderr() => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            Err(Failure::Usage(text.into()))
+        }
+        Err(text) => text.exit(),
+    }
 }
 
 fn action(args: Args) -> Result<(Action, LevelFilter), Failure> {
@@ -162,14 +167,16 @@ fn action(args: Args) -> Result<(Action, LevelFilter), Failure> {
         Machine::Host => Side::Host,
         Machine::Dpu => Side::Dpu,
     });
-    let config = args.config;
-    let whole = |what| Action::Whole(what, config, side);
+    let file = args.config;
+    let whole = |what, file: Option<PathBuf>| {
+        Action::Whole(what, file.unwrap_or_else(|| config::FILE.into()), side)
+    };
     let action = match args.command {
-        Command::Up => whole(Whole::Up),
-        Command::Down => whole(Whole::Down),
-        Command::Status => whole(Whole::Status),
-        Command::Check => whole(Whole::Check),
-        Command::Facts => whole(Whole::Facts),
+        Command::Up => whole(Whole::Up, file),
+        Command::Down => whole(Whole::Down, file),
+        Command::Status => whole(Whole::Status, file),
+        Command::Check => whole(Whole::Check, file),
+        Command::Facts => whole(Whole::Facts, file),
         Command::Keep { name, command } => Action::Keep(name, command),
         Command::Run {
             root,
@@ -178,6 +185,15 @@ fn action(args: Args) -> Result<(Action, LevelFilter), Failure> {
             from_host,
             command,
         } => {
+            let config = file.map(|file| Config::read(&file)).transpose()?;
+            let of_config = |config: &Config| {
+                let control = config.below_root(Path::new(qtfs_control::DIRECTORY));
+                (config.root.clone(), control)
+            };
+            let defaults = || ("/".into(), qtfs_control::DIRECTORY.into());
+            let (default_root, default_control) = config.as_ref().map_or_else(defaults, of_config);
+            let root = root.unwrap_or(default_root);
+            let control = control.unwrap_or(default_control);
             for path in from_host.iter().chain([&root, &control]) {
                 if !path.is_absolute() {
                     let text = format!("{} is no absolute path", path.display());

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
-    match cli::parse().and_then(|(action, level)| execute(action, level)) {
+    match cli::parse_from(std::env::args_os()).and_then(|(action, level)| execute(action, level)) {
         Ok(code) => code,
         Err(failure) => {
             let _ = writeln!(io::stderr(), "qtfs-offload: {failure}");

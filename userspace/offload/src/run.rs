@@ -53,6 +53,12 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::NotRoot);
     }
+    if !options.root.is_dir() {
+        let root = options.root.display();
+        return Err(Failure::Unfit(format!(
+            "--root {root}: there is no such directory"
+        )));
+    }
     host::mount(&options.control)?;
     let started = process::start(options)?;
     let socket = options.control.join(qtfs_control::SOCKET);

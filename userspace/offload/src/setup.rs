@@ -11,6 +11,7 @@ mod dpu;
 mod host;
 mod keeper;
 mod machine;
+mod policy;
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -61,6 +62,11 @@ fn root() -> Result<(), Failure> {
 /// Starts everything that is not running.
 pub fn up(config: &Config, side: Side) -> Result<(), Failure> {
     root()?;
+    let what = match side {
+        Side::Host => format!("this is HOST, {}", config.host),
+        Side::Dpu => format!("this is the DPU, of HOST {}", config.host),
+    };
+    println!("{:<16} {what}; --for tells otherwise", "machine");
     let wrong = check::local(config, side);
     if wrong.iter().any(check::Finding::is_fatal) {
         check::print(wrong.iter().filter(|finding| finding.is_wrong()));

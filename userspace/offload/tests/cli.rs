@@ -41,6 +41,31 @@ fn the_machine_can_be_named() {
 }
 
 #[test]
+fn a_description_that_is_named_tells_the_root_directory() {
+    let file = std::env::temp_dir().join(format!("offload-{}.toml", std::process::id()));
+    std::fs::write(&file, "host = \"10.0.0.1\"\nroot = \"/r\"\n").unwrap();
+    let name = file.to_str().unwrap();
+    let options = |more: &[&str]| {
+        let words = ["qtfs-offload", "run", "--config", name];
+        let words = words.iter().chain(more).chain(&["--", "x"]);
+        let (action, _) = parse_from(words).unwrap();
+        let Action::Run(options) = action else {
+            panic!("{action:?}");
+        };
+        (options.root, options.control)
+    };
+    let paths = |root: &str, control: &str| (root.into(), control.into());
+    assert_eq!(options(&[]), paths("/r", "/r/run/qtfs/offload"));
+    assert_eq!(
+        options(&["--root", "/s"]),
+        paths("/s", "/r/run/qtfs/offload")
+    );
+    std::fs::remove_file(&file).unwrap();
+    let gone = ["qtfs-offload", "run", "--config", name, "--", "x"];
+    assert!(parse_from(gone).is_err());
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     for wrong in [
         "",

@@ -5,10 +5,12 @@
 use super::rules::forbidden;
 use super::rules::Refusal;
 use super::rules::Rules;
+use crate::sys;
 use nix::errno::Errno;
+use qtfs_control::message::Bytes;
+use qtfs_control::message::SIGINFO;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
-use rustix::process::Signal;
 use std::os::fd::OwnedFd;
 
 /// Opens a process.
@@ -28,12 +30,25 @@ pub(super) fn hold(rules: &Rules, pid: i32, flags: PidfdFlags) -> Result<OwnedFd
     Ok(process)
 }
 
-/// kill(2) of one process. The pidfd holds it from the look at its control group to the signal.
-pub(super) fn kill(rules: &Rules, pid: i32, signal: i32) -> Result<(), Refusal> {
-    let process = hold(rules, pid, PidfdFlags::empty())?;
-    if signal == 0 {
-        return Ok(());
-    }
-    let signal = Signal::from_named_raw(signal).ok_or(Errno::EINVAL)?;
-    Ok(rustix::process::pidfd_send_signal(&process, signal)?)
+/// kill(2) of one process, or tkill(2) of a thread; with `info` rt_sigqueueinfo(2). The pidfd holds it from the look at its
+/// control group to the signal.
+pub(super) fn kill(
+    rules: &Rules,
+    pid: i32,
+    signal: i32,
+    thread: bool,
+    info: Option<&Bytes>,
+) -> Result<(), Refusal> {
+    let flags = match thread {
+        true => PidfdFlags::from_bits_retain(nix::libc::PIDFD_THREAD),
+        false => PidfdFlags::empty(),
+    };
+    let process = hold(rules, pid, flags)?;
+    let info = match info {
+        None => None,
+        Some(info) => {
+            Some(<&[u8; SIGINFO]>::try_from(info.0.as_slice()).map_err(|_| Errno::EINVAL)?)
+        }
+    };
+    Ok(sys::signal(&process, signal, info)?)
 }

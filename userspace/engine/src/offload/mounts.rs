@@ -6,6 +6,7 @@
 //! meanwhile leads nowhere else. That is why new file systems are made by the mount API of file
 //! descriptors (fsopen(2)), which takes the layers of an overlay as descriptors too.
 
+use super::kind;
 use super::rules::forbidden;
 use super::rules::Pinned;
 use super::rules::Refusal;
@@ -18,7 +19,6 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use qtfs_control::message::Bytes;
 use qtfs_control::message::Parameter;
-use qtfs_control::mountinfo;
 use rustix::fs::StatxFlags;
 use rustix::mount::FsMountFlags;
 use rustix::mount::FsOpenFlags;
@@ -135,6 +135,7 @@ pub(super) fn mount(
     before: Option<u64>,
 ) -> Result<(), Refusal> {
     rules.may_mount(new.kind)?;
+    rules.may_have(new.flags)?;
     if !KNOWN.contains(&new.kind) {
         // What its options and its source would lead to is not known here.
         return Err(forbidden(format!(
@@ -147,20 +148,42 @@ pub(super) fn mount(
         return Ok(());
     };
     let context = rustix::mount::fsopen(new.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    if !new.source.0.is_empty() {
-        rustix::mount::fsconfig_set_string(&context, "source", new.source.0.as_slice())?;
-    }
-    let asked = SUPERBLOCK.iter().filter(|(flag, _)| flags.contains(*flag));
-    for (_, option) in asked {
-        rustix::mount::fsconfig_set_flag(&context, *option)?;
-    }
-    for parameter in new.parameters {
-        configure(rules, &context, parameter)?;
-    }
-    rustix::mount::fsconfig_create(&context)?;
+    create(rules, &context, new, flags).map_err(|refusal| match refusal.why {
+        Some(_) => refusal,
+        None => Refusal {
+            why: said(&context),
+            ..refusal
+        },
+    })?;
     let cloexec = FsMountFlags::FSMOUNT_CLOEXEC;
     let mount = rustix::mount::fsmount(&context, cloexec, attributes(flags))?;
     attach(&mount, &place)
+}
+
+/// Makes the file system of a context.
+fn create(rules: &Rules, context: &OwnedFd, new: &New<'_>, flags: MsFlags) -> Result<(), Refusal> {
+    if !new.source.0.is_empty() {
+        rustix::mount::fsconfig_set_string(context, "source", new.source.0.as_slice())?;
+    }
+    let asked = SUPERBLOCK.iter().filter(|(flag, _)| flags.contains(*flag));
+    for (_, option) in asked {
+        rustix::mount::fsconfig_set_flag(context, *option)?;
+    }
+    for parameter in new.parameters {
+        configure(rules, context, parameter)?;
+    }
+    Ok(rustix::mount::fsconfig_create(context)?)
+}
+
+/// What the kernel has said of a context: one message at each read(2), such as `e overlay: …` (fsopen(2)).
+fn said(context: &OwnedFd) -> Option<String> {
+    let mut text = [0; 1024];
+    let mut lines = Vec::new();
+    while let Ok(len) = rustix::io::read(context, &mut text) {
+        let line = String::from_utf8_lossy(text.get(..len)?).trim().to_owned();
+        lines.push(line.strip_prefix("e ").unwrap_or(&line).to_owned());
+    }
+    (!lines.is_empty()).then(|| lines.join("; "))
 }
 
 /// Sets one option of a file system that is being made.
@@ -196,6 +219,7 @@ pub(super) fn bind(
     before: Option<u64>,
 ) -> Result<(), Refusal> {
     rules.may_mount("bind")?;
+    rules.may_have(flags)?;
     let source = rules.pin(source, 0, Mode::Rw)?;
     rules.holds_no_export(&source)?;
     let Target::AsBefore(place) = target(rules, path, before)? else {
@@ -211,27 +235,12 @@ pub(super) fn bind(
     attach(&mount, &place)
 }
 
-/// Whether a mount shows all of its file system, not a part by a bind mount.
-fn is_whole(place: &Pinned) -> Result<bool, Refusal> {
-    let flags = rustix::fs::AtFlags::EMPTY_PATH;
-    let stat = rustix::fs::statx(&place.fd, c"", flags, StatxFlags::MNT_ID)?;
-    let table = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
-    let mounts = mountinfo::parse(&table);
-    let mount = mounts.iter().find(|mount| mount.id == stat.stx_mnt_id);
-    Ok(mount.is_some_and(|mount| mount.root == Path::new("/")))
-}
-
 /// mount(2) that changes a mount: its flags and options, or how it is propagated.
 pub(super) fn change(rules: &Rules, path: &Path, flags: u64, data: &Bytes) -> Result<(), Refusal> {
     let place = rules.pin(path, 0, Mode::Rw)?;
-    let kinds = rustix::fs::fstatfs(&place.fd)?.f_type;
-    // CAST: the type is an int in some libraries and a long in others.
-    let kind = match kinds as i64 {
-        libc::OVERLAYFS_SUPER_MAGIC => "overlay",
-        libc::TMPFS_MAGIC => "tmpfs",
-        _ => "bind",
-    };
-    rules.may_mount(kind)?;
+    let kind = kind::of(&place)?;
+    rules.may_mount(&kind)?;
+    rules.may_have(flags)?;
     if !data.0.is_empty() && kind != "tmpfs" {
         return Err(forbidden(format!(
             "options of {} are not changed from the DPU, only flags",
@@ -240,7 +249,7 @@ pub(super) fn change(rules: &Rules, path: &Path, flags: u64, data: &Bytes) -> Re
     }
     let flags = flags_of(flags);
     let of_system = flags.contains(MsFlags::MS_REMOUNT) && !flags.contains(MsFlags::MS_BIND);
-    if of_system && (kind == "bind" || !is_whole(&place)?) {
+    if of_system && kind == "bind" {
         return Err(forbidden(format!(
             "{} is a part of a file system that HOST uses too, which is not changed from the DPU; its \
              mount alone can be, with MS_BIND",
@@ -267,16 +276,11 @@ pub(super) fn unmount(
         let Target::AsBefore(place) = target(rules, path, before)? else {
             return Ok(());
         };
+        rules.may_mount(&kind::of(&place)?)?;
         let name = place.path.file_name().ok_or(Errno::EINVAL)?.to_owned();
         let parent = place.path.parent().ok_or(Errno::EINVAL)?;
-        let parent = rules.pin(parent, libc::O_DIRECTORY, Mode::Rw)?;
         // With the directory of the mount point itself exported, what is above it may not be.
-        if mount_of(&parent.fd)? == mount_of(&place.fd)? {
-            return Err(Refusal {
-                errno: Errno::EINVAL,
-                why: None,
-            });
-        }
+        let parent = rules.pin(parent, libc::O_DIRECTORY, Mode::Rw)?;
         let mount = mount_of(&place.fd)?;
         (parent, name, mount)
     };

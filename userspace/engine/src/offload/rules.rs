@@ -6,6 +6,7 @@ use crate::exports::Exports;
 use crate::policy::Mode;
 use crate::policy::Offload;
 use nix::errno::Errno;
+use nix::mount::MsFlags;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -87,6 +88,24 @@ impl Rules {
         }
         Err(forbidden(format!(
             "mounts of the type {kind:?} are not in mount = [...] of [offload] in HOST's policy"
+        )))
+    }
+
+    /// Whether mounts may be made or changed with these flags of mount(2).
+    pub(super) fn may_have(&self, flags: u64) -> Result<(), Refusal> {
+        let Some(allowed) = &self.offload.flags else {
+            return Ok(());
+        };
+        // What a bind mount is called among the types, and what changes no mount.
+        let mut known = MsFlags::MS_BIND | MsFlags::MS_SILENT;
+        known.extend(allowed.iter().map(|flag| flag.bits()));
+        // CAST: flags of mount(2) are unsigned longs.
+        let more = MsFlags::from_bits_retain(flags as nix::libc::c_ulong).difference(known);
+        if more.is_empty() {
+            return Ok(());
+        }
+        Err(forbidden(format!(
+            "the mount flags {more:?} are not in flags = [...] of [offload] in HOST's policy"
         )))
     }
 
@@ -187,6 +206,25 @@ mod tests {
             ("/docker", false),
         ] {
             assert_eq!(rules.may_signal(group).is_ok(), allowed, "{group}");
+        }
+    }
+
+    #[test]
+    fn flags_are_those_of_the_policy_if_it_names_any() {
+        let all = rules("[offload]\nmount = ['tmpfs']\n");
+        assert!(all.may_have(u64::MAX).is_ok());
+        let some = rules("[offload]\nflags = ['nosuid', 'nodev', 'remount']\n");
+        let (nosuid, remount) = (MsFlags::MS_NOSUID, MsFlags::MS_REMOUNT);
+        for (flags, allowed) in [
+            (MsFlags::empty(), true),
+            (nosuid | remount | MsFlags::MS_BIND, true),
+            (nosuid | MsFlags::MS_NOEXEC, false),
+            (MsFlags::MS_SHARED, false),
+            (MsFlags::from_bits_retain(1 << 40), false),
+        ] {
+            let answer = some.may_have(flags.bits()).map_err(|refusal| refusal.errno);
+            let expected = if allowed { Ok(()) } else { Err(Errno::EPERM) };
+            assert_eq!(answer, expected, "{flags:?}");
         }
     }
 

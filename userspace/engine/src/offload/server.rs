@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use qtfs_control::message;
+use qtfs_control::message::Bytes;
 use qtfs_control::message::Reply;
 use qtfs_control::message::Request;
 use std::fs::DirBuilder;
@@ -135,6 +136,23 @@ fn boot() -> Option<String> {
     Some(id.trim().to_owned())
 }
 
+/// What a request asks for, for the logs.
+fn subject(request: &Request) -> String {
+    let path = |path: &Bytes| path.path().display().to_string();
+    match request {
+        Request::Boot => "the boot".into(),
+        Request::Look { target } => format!("a look at {}", path(target)),
+        Request::Mount { kind, target, .. } => format!("a mount of {kind} on {}", path(target)),
+        Request::Bind { source, target, .. } => {
+            format!("a bind mount of {} on {}", path(source), path(target))
+        }
+        Request::Change { target, .. } => format!("a change of the mount {}", path(target)),
+        Request::Unmount { target, .. } => format!("umount of {}", path(target)),
+        Request::Kill { pid, signal, .. } => format!("signal {signal} to process {pid}"),
+        Request::Schedule { pid, .. } => format!("scheduling of process {pid}"),
+    }
+}
+
 fn answer(rules: &Rules, request: &Request) -> Reply {
     let done = match request {
         Request::Boot => {
@@ -184,7 +202,12 @@ fn answer(rules: &Rules, request: &Request) -> Reply {
             flags,
             before,
         } => mounts::unmount(rules, &target.path(), *flags, *before),
-        Request::Kill { pid, signal } => kill::kill(rules, *pid, *signal),
+        Request::Kill {
+            pid,
+            signal,
+            thread,
+            info,
+        } => kill::kill(rules, *pid, *signal, *thread, info.as_ref()),
         Request::Schedule { pid, call } => match schedule::schedule(rules, *pid, call) {
             Ok(reply) => return reply,
             Err(refusal) => Err(refusal),
@@ -194,7 +217,7 @@ fn answer(rules: &Rules, request: &Request) -> Reply {
         Ok(()) => Reply::default(),
         Err(Refusal { errno, why }) => Reply {
             errno: errno as i32,
-            why,
+            why: why.map(|why| format!("{}: {why}", subject(request))),
             ..Reply::default()
         },
     }

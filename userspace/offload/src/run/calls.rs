@@ -9,8 +9,11 @@ use super::process;
 use super::process::Started;
 use super::schedule;
 use super::sys;
+use super::sys::About;
 use super::sys::Answer;
 use super::sys::Held;
+use super::view::path_of;
+use super::view::Place;
 use super::view::View;
 use super::view::PATH_MAX;
 use crate::failure::Failure;
@@ -20,6 +23,7 @@ use nix::sched::CloneFlags;
 use qtfs_control::message::Bytes;
 use qtfs_control::message::Reply;
 use qtfs_control::message::Request;
+use qtfs_control::message::SIGINFO;
 use qtfs_control::schedule::Need;
 use rustix::mount::MoveMountFlags;
 use rustix::mount::OpenTreeFlags;
@@ -127,38 +131,56 @@ impl Supervisor {
     }
 
     fn decide(&self, held: &Held) -> Result<Decision, Errno> {
-        if held.number == libc::SYS_kill {
-            // CAST: the kernel takes ints.
-            let (pid, signal) = (held.arguments[0] as i32, held.arguments[1] as i32);
-            return Ok(match decide::kill(pid, signal) {
-                // In a pid namespace of its own a program knows none of HOST's processes.
-                Decision::Kill { .. } if !self.view.has_pids_of(held.tid, self.init)? => {
-                    Decision::Local
+        match sys::about(held.number) {
+            About::Nothing => self.about_mounts(held),
+            // In a pid namespace of its own a program knows none of HOST's processes.
+            _ if !self.view.has_pids_of(held.tid, self.init)? => Ok(Decision::Local),
+            About::Signal {
+                whom,
+                signal,
+                info,
+                thread,
+            } => {
+                // CAST: the kernel takes ints.
+                let (pid, signal) = (held.arguments[whom] as i32, held.arguments[signal] as i32);
+                if !decide::is_of_host(pid) {
+                    return Ok(Decision::Local);
                 }
-                Decision::Kill { .. } if !self.view.can(held.tid, CAP_KILL)? => {
-                    Decision::Fails(Errno::EPERM)
+                if !self.view.can(held.tid, CAP_KILL)? {
+                    return Ok(Decision::Fails(Errno::EPERM));
                 }
-                decision => decision,
-            });
-        }
-        if sys::is_of_scheduler(held.number) {
-            // Of a group or a user those of this machine.
-            let Some((pid, call)) = schedule::read(&self.view, held)? else {
-                return Ok(Decision::Local);
-            };
-            let needed = match call.needs() {
-                Need::Nothing => None,
-                Need::Nice => Some(CAP_SYS_NICE),
-                Need::Resource => Some(CAP_SYS_RESOURCE),
-            };
-            if !self.view.has_pids_of(held.tid, self.init)? {
-                return Ok(Decision::Local);
+                let info =
+                    info.map(|info| self.view.bytes(held.tid, held.arguments[info], SIGINFO));
+                Ok(Decision::Kill {
+                    pid,
+                    signal,
+                    thread,
+                    info: info.transpose()?.map(Bytes),
+                })
             }
-            return Ok(match needed {
-                Some(needed) if !self.view.can(held.tid, needed)? => Decision::Fails(Errno::EPERM),
-                _ => Decision::Schedule { pid, call },
-            });
+            // There is no descriptor of this machine for it. Go takes that for an older kernel, and uses kill(2).
+            About::Descriptor => Ok(Decision::Fails(Errno::ENOSYS)),
+            About::Schedule => {
+                // Of a group or a user those of this machine.
+                let Some((pid, call)) = schedule::read(&self.view, held)? else {
+                    return Ok(Decision::Local);
+                };
+                let needed = match call.needs() {
+                    Need::Nothing => None,
+                    Need::Nice => Some(CAP_SYS_NICE),
+                    Need::Resource => Some(CAP_SYS_RESOURCE),
+                };
+                Ok(match needed {
+                    Some(needed) if !self.view.can(held.tid, needed)? => {
+                        Decision::Fails(Errno::EPERM)
+                    }
+                    _ => Decision::Schedule { pid, call },
+                })
+            }
         }
+    }
+
+    fn about_mounts(&self, held: &Held) -> Result<Decision, Errno> {
         // The kernel refuses, or it is about what the program's own user namespace owns.
         if !self.view.can(held.tid, CAP_SYS_ADMIN)? {
             return Ok(Decision::Local);
@@ -183,18 +205,34 @@ impl Supervisor {
                 let flags = held.arguments[1];
                 Ok(decide::unmount(&self.view, held.tid, &target, flags))
             }
+            // dockerd tries it on a mount of its own, and has it for mounts of HOST's runc (`-v …:ro`).
+            libc::SYS_mount_setattr => {
+                let path = self.text(held, 1, PATH_MAX)?;
+                // CAST: the kernel takes ints.
+                let (directory, flags) = (held.arguments[0] as i32, held.arguments[2] as i32);
+                let place = self
+                    .view
+                    .place_at(held.tid, directory, path_of(&path), flags);
+                match place {
+                    Ok(Place::Host(_)) => Ok(self.no_descriptors()),
+                    // What cannot be found is an error that this kernel tells best.
+                    _ => Ok(Decision::Local),
+                }
+            }
             // A mount that is a descriptor of this machine cannot be moved to HOST. Programs take ENOSYS for
             // an older kernel, and use mount(2).
-            _ => {
-                if !self.told.swap(true, Ordering::Relaxed) {
-                    tracing::info!(
-                        "fsopen, fspick, open_tree and mount_setattr are ENOSYS for the program, \
-                         so that it uses mount(2), which can be done on HOST"
-                    );
-                }
-                Ok(Decision::Fails(Errno::ENOSYS))
-            }
+            _ => Ok(self.no_descriptors()),
         }
+    }
+
+    fn no_descriptors(&self) -> Decision {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "fsopen, fspick, open_tree, move_mount and, below HOST's directories, mount_setattr are ENOSYS for the \
+                 program, so that it uses mount(2), which can be done on HOST"
+            );
+        }
+        Decision::Fails(Errno::ENOSYS)
     }
 
     fn execute(&self, held: &Held, decision: Decision) -> Result<Answer, Errno> {
@@ -260,7 +298,17 @@ impl Supervisor {
                 target: target.as_path().into(),
                 flags,
             },
-            Decision::Kill { pid, signal } => Request::Kill { pid, signal },
+            Decision::Kill {
+                pid,
+                signal,
+                thread,
+                info,
+            } => Request::Kill {
+                pid,
+                signal,
+                thread,
+                info,
+            },
         };
         self.ask(held, &request)?;
         Ok(Answer::Done(Ok(0)))
@@ -278,9 +326,12 @@ impl Supervisor {
         if let Some(why) = &reply.why {
             tracing::warn!("refused by HOST: {why}");
         }
-        match reply.errno {
-            0 => Ok(reply),
-            errno => Err(Errno::from_raw(errno)),
+        match Errno::from_raw(reply.errno) {
+            _ if reply.errno == 0 => Ok(reply),
+            errno => {
+                tracing::debug!("HOST says {errno} to {request:?}");
+                Err(errno)
+            }
         }
     }
 }

@@ -56,8 +56,13 @@ pub(super) enum Decision {
     Unmount { target: PathBuf, flags: u64 },
     /// A network namespace of a HOST process: an empty one of this machine stands for it.
     Network(OwnedFd),
-    /// A signal for a process of HOST.
-    Kill { pid: i32, signal: i32 },
+    /// A signal for a process or thread of HOST.
+    Kill {
+        pid: i32,
+        signal: i32,
+        thread: bool,
+        info: Option<Bytes>,
+    },
     /// How a process of HOST is scheduled.
     Schedule { pid: i32, call: Schedule },
 }
@@ -199,15 +204,6 @@ pub(super) fn is_of_host(pid: i32) -> bool {
     (2..FIRST_PID).contains(&pid)
 }
 
-/// kill(2).
-pub(super) fn kill(pid: i32, signal: i32) -> Decision {
-    if is_of_host(pid) {
-        Decision::Kill { pid, signal }
-    } else {
-        Decision::Local
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,8 +226,8 @@ mod tests {
     #[test]
     fn signals_for_own_processes_stay_here() {
         for pid in [-1, 0, 1, -77, FIRST_PID, i32::MAX, i32::MIN] {
-            assert!(matches!(kill(pid, 9), Decision::Local), "{pid}");
+            assert!(!is_of_host(pid), "{pid}");
         }
-        assert!(matches!(kill(77, 9), Decision::Kill { pid: 77, signal: 9 }));
+        assert!(is_of_host(77) && is_of_host(FIRST_PID - 1));
     }
 }

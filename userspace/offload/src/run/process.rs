@@ -221,6 +221,11 @@ fn init(options: &Options, supervisor: &OwnedFd) -> i32 {
     }
 }
 
+/// An error, with the file that it is about.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// The procfs of the new pid namespace wherever the old one was, and the numbers of its processes. Returns
 /// the file that sets these.
 fn prepare(options: &Options) -> io::Result<File> {
@@ -242,20 +247,30 @@ fn prepare(options: &Options) -> io::Result<File> {
             continue;
         }
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        nix::mount::mount(Some("proc"), &place, Some("proc"), flags, none)?;
+        nix::mount::mount(Some("proc"), &place, Some("proc"), flags, none)
+            .map_err(|errno| at(&place, errno.into()))?;
         if numbers.is_none() {
-            std::fs::write(place.join("sys/kernel/pid_max"), PID_MAX)?;
+            let path = place.join("sys/kernel/pid_max");
+            std::fs::write(&path, PID_MAX).map_err(|error| at(&path, error))?;
             let mut random = [0u8; 4];
             io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut random)?;
             // CAST: less than SPREAD.
             let first = FIRST_PID + (u32::from_ne_bytes(random) % SPREAD) as i32;
             let path = place.join(LAST_PID_FILE);
-            let mut file = File::options().read(true).write(true).open(path)?;
-            io::Write::write_all(&mut file, first.to_string().as_bytes())?;
+            let opened = File::options().read(true).write(true).open(&path);
+            let mut file = opened.map_err(|error| at(&path, error))?;
+            io::Write::write_all(&mut file, first.to_string().as_bytes())
+                .map_err(|error| at(&path, error))?;
             numbers = Some(file);
         }
     }
-    let numbers = numbers.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+    let numbers = numbers.ok_or_else(|| {
+        let place = options.root.join("local_proc");
+        io::Error::other(format!(
+            "no proc of this machine is mounted at /proc or {0}: mount -t proc proc {0}",
+            place.display()
+        ))
+    })?;
     from_host::mount(&options.root, &options.from_host)?;
     Ok(numbers)
 }
@@ -282,7 +297,11 @@ fn become_program(options: &Options, supervisor: &OwnedFd) -> i32 {
     let listener = match sys::install_filter() {
         Ok(listener) => listener,
         Err(error) => {
-            let text = format!("installing the seccomp filter: {error}");
+            let nested = match error.raw_os_error() {
+                Some(libc::EBUSY) => ": qtfs-offload run cannot be run by a program that it runs",
+                _ => "",
+            };
+            let text = format!("installing the seccomp filter: {error}{nested}");
             say(supervisor, &text, None);
             return 126;
         }

@@ -17,22 +17,29 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+/// `open_tree_attr` of `<asm-generic/unistd.h>`, which is new.
+pub(super) const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
+
 /// System calls that are held until the supervisor has decided.
-///
-/// tkill and tgkill are not: they are for threads, which HOST's processes are not addressed by, and Go's
-/// run time uses them all the time.
-const HELD: [libc::c_long; 7] = [
+const HELD: [libc::c_long; 9] = [
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_fsopen,
     libc::SYS_fspick,
     libc::SYS_open_tree,
+    SYS_OPEN_TREE_ATTR,
+    libc::SYS_move_mount,
     libc::SYS_mount_setattr,
     libc::SYS_kill,
 ];
 
 /// Those that are held when the process that they are about, their first argument, may be one of HOST's.
-const HELD_BY_FIRST: [libc::c_long; 9] = [
+const HELD_BY_FIRST: [libc::c_long; 14] = [
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_open,
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_setaffinity,
     libc::SYS_sched_getscheduler,
@@ -51,9 +58,42 @@ const HELD_BY_SECOND: [libc::c_long; 4] = [
     libc::SYS_ioprio_set,
 ];
 
-/// Whether a call is one of the scheduler's.
-pub(super) fn is_of_scheduler(number: libc::c_long) -> bool {
-    HELD_BY_FIRST.contains(&number) || HELD_BY_SECOND.contains(&number)
+/// What a call that names a process by its number is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    /// A signal: which arguments are the number, the signal, and the address of a `siginfo_t`.
+    Signal {
+        whom: usize,
+        signal: usize,
+        info: Option<usize>,
+        thread: bool,
+    },
+    /// A descriptor for it.
+    Descriptor,
+    /// How it is scheduled.
+    Schedule,
+    /// It is no such call.
+    Nothing,
+}
+
+/// What a call of these lists is about.
+pub(super) fn about(number: libc::c_long) -> About {
+    let signal = |whom, signal, info, thread| About::Signal {
+        whom,
+        signal,
+        info,
+        thread,
+    };
+    match number {
+        libc::SYS_kill => signal(0, 1, None, false),
+        libc::SYS_tkill => signal(0, 1, None, true),
+        libc::SYS_tgkill => signal(1, 2, None, true),
+        libc::SYS_rt_sigqueueinfo => signal(0, 1, Some(2), false),
+        libc::SYS_rt_tgsigqueueinfo => signal(1, 2, Some(3), true),
+        libc::SYS_pidfd_open => About::Descriptor,
+        _ if HELD_BY_FIRST.contains(&number) || HELD_BY_SECOND.contains(&number) => About::Schedule,
+        _ => About::Nothing,
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -244,11 +284,16 @@ pub(super) fn received(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// How likely the kernel is to end a process when memory runs out (proc_pid_oom_score_adj(5)).
+pub(crate) const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
 /// Has a command's process be told to end (SIGTERM) when the thread that starts it does, with no signals
-/// blocked.
-pub(crate) fn end_with_parent(command: &mut Command) {
-    let set = || {
+/// blocked, and be as likely to be ended for want of memory as `score` says.
+pub(crate) fn end_with_parent(command: &mut Command, score: String) {
+    let set = move || {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        // Only a kernel without procfs has no such file.
+        let _ = std::fs::write(OOM_SCORE, &score);
         Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)
     };
     // SAFETY: These are system calls, which need nothing that a fork takes away.
@@ -312,7 +357,7 @@ mod tests {
                 assert_eq!(verdict(number, [0, pid]), expected, "{number} {pid}");
             }
         }
-        for number in [libc::SYS_read, libc::SYS_sched_yield, libc::SYS_tgkill] {
+        for number in [libc::SYS_read, libc::SYS_sched_yield] {
             assert_eq!(verdict(number, [77, 77]), free);
         }
     }

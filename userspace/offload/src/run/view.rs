@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::fcntl::OpenHow;
 use nix::fcntl::ResolveFlag;
+use nix::libc;
 use nix::sys::uio::RemoteIoVec;
 use nix::unistd::Pid;
 use qtfs_control::mountinfo;
@@ -77,6 +78,30 @@ fn place(mounts: &[Mount], id: u64, path: &Path) -> Option<Place> {
 fn capabilities(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     u64::from_str_radix(line?.trim(), 16).ok()
+}
+
+/// Whose open file a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whom {
+    Oneself,
+    Process(u32),
+}
+
+/// The process and the number, of `/proc/PID/fd/N`.
+fn open_file(path: &Path) -> Option<(Whom, u32)> {
+    let rest = path.to_str()?.strip_prefix("/proc/")?;
+    let (whom, rest) = rest.split_once('/')?;
+    let whom = match whom {
+        "self" | "thread-self" => Whom::Oneself,
+        number => Whom::Process(number.parse().ok()?),
+    };
+    Some((whom, rest.strip_prefix("fd/")?.parse().ok()?))
+}
+
+/// The process id in its own pid namespace that `/proc/PID/status` tells.
+fn innermost(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("NStgid:"));
+    line?.split_whitespace().last()?.parse().ok()
 }
 
 impl View {
@@ -194,16 +219,66 @@ impl View {
         }
     }
 
-    /// Finds a file as a thread would. Links to open files of the thread are not followed (ELOOP).
+    /// Finds a file as a thread would. Of the links to open files (`/proc/PID/fd/N`) those to the thread's own are followed, at the
+    /// end of a path; others are ELOOP.
     pub(super) fn find(&self, tid: u32, path: &Path, flags: OFlag) -> nix::Result<Found> {
         let root = self.root(tid)?;
         let path = self.absolute(tid, path)?;
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-        let fd = nix::fcntl::openat2(&root, &path, how)?;
+        let fd = match nix::fcntl::openat2(&root, &path, how) {
+            Err(Errno::ELOOP) if !flags.contains(OFlag::O_NOFOLLOW) => {
+                self.own_file(tid, &path)?.ok_or(Errno::ELOOP)?
+            }
+            found => found?,
+        };
         let place = self.place(&fd)?;
         Ok(Found { fd, place })
+    }
+
+    /// The open file that a path names, if it is one of the thread's own. kubelet binds volumes by such a path.
+    fn own_file(&self, tid: u32, path: &Path) -> nix::Result<Option<OwnedFd>> {
+        let Some((whom, number)) = open_file(path) else {
+            return Ok(None);
+        };
+        if let Whom::Process(number) = whom {
+            let status =
+                read_at(&self.procfs, &format!("{tid}/status")).map_err(|_| Errno::ESRCH)?;
+            if innermost(&status) != Some(number) {
+                return Ok(None);
+            }
+        }
+        open_path(&self.procfs, &format!("{tid}/fd/{number}")).map(Some)
+    }
+
+    /// Where a file is that a system call names by a directory's descriptor and a path.
+    pub(super) fn place_at(
+        &self,
+        tid: u32,
+        directory: i32,
+        path: &Path,
+        flags: i32,
+    ) -> nix::Result<Place> {
+        let follow = match flags & libc::AT_SYMLINK_NOFOLLOW {
+            0 => OFlag::empty(),
+            _ => OFlag::O_NOFOLLOW,
+        };
+        if path.is_absolute() || directory == libc::AT_FDCWD && !path.as_os_str().is_empty() {
+            return Ok(self.find(tid, path, follow)?.place);
+        }
+        let name = match directory {
+            libc::AT_FDCWD => format!("{tid}/cwd"),
+            _ => format!("{tid}/fd/{directory}"),
+        };
+        if path.as_os_str().is_empty() {
+            return self.place(&open_path(&self.procfs, &name)?);
+        }
+        let root = self.link(&format!("{tid}/root"))?;
+        let directory = self.link(&name)?;
+        let directory = directory.strip_prefix(&root).map_err(|_| Errno::ENOENT)?;
+        let path = Path::new("/").join(directory).join(path);
+        Ok(self.find(tid, &path, follow)?.place)
     }
 
     /// The absolute form of a path, for the thread's root.
@@ -267,6 +342,23 @@ pub(super) fn path_of(bytes: &[u8]) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_files_are_known_by_their_paths() {
+        let file = |path: &str| open_file(Path::new(path));
+        assert_eq!(file("/proc/self/fd/7"), Some((Whom::Oneself, 7)));
+        assert_eq!(file("/proc/77/fd/0"), Some((Whom::Process(77), 0)));
+        for path in [
+            "/proc/77/fd/0/x",
+            "/proc/x/fd/1",
+            "/proc/77/fdinfo/1",
+            "/x/77/fd/1",
+        ] {
+            assert_eq!(file(path), None, "{path}");
+        }
+        let status = "Tgid:\t70\nNStgid:\t70\t3000077\nNSpid:\t71\t3000078\n";
+        assert_eq!(innermost(status), Some(3_000_077));
+    }
 
     #[test]
     fn a_top_is_told_from_what_host_has_mounted_below() {

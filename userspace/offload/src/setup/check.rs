@@ -3,13 +3,16 @@
 //! Mistakes that others have made, and how to mend them.
 
 use super::host;
+use super::keeper;
 use super::machine;
+use super::policy;
 use super::Side;
 use crate::config::Config;
 use serde::Deserialize;
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::SystemTime;
@@ -72,6 +75,16 @@ impl Findings {
         self.look(what, enabled.is_empty(), remedy);
     }
 
+    /// What HOST's configuration lacks.
+    fn gaps(&mut self, gaps: &[String], place: &str) {
+        if gaps.is_empty() {
+            self.look("HOST's configuration", true, "");
+        }
+        for gap in gaps {
+            self.look("HOST's configuration", false, format!("{place}{gap}"));
+        }
+    }
+
     /// HOST is to have no pids that programs of the DPU have.
     fn pids(&mut self, most: u64, place: &str) {
         let remedy = format!(
@@ -124,6 +137,15 @@ pub(super) struct Facts {
     units: Vec<String>,
     /// All pids are less.
     pid_max: u64,
+    /// The directories of its own description.
+    shared_directories: Vec<String>,
+    /// What its configuration lacks, with remedies.
+    gaps: Vec<String>,
+}
+
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    let names = paths.iter().map(|path| path.display().to_string());
+    names.collect()
 }
 
 /// The names of all processes.
@@ -179,12 +201,14 @@ impl Facts {
             time: now(),
             version: VERSION.into(),
             runc: runc(),
-            shim: machine::version("containerd-shim-runc-v2", "-v"),
+            shim: shim(),
             shared: machine::root_is_shared(),
-            missing: missing.map(|path| path.display().to_string()).collect(),
+            missing: names(&missing.collect::<Vec<_>>()),
             daemons: daemons(),
             units: units_of_others(),
             pid_max: machine::pid_max(),
+            shared_directories: names(&config.shared()),
+            gaps: policy::gaps(config),
         }
     }
 }
@@ -192,6 +216,11 @@ impl Facts {
 /// The version of runc on this machine.
 fn runc() -> Option<String> {
     machine::version("runc", "--version")
+}
+
+/// The version of containerd's shim on this machine.
+fn shim() -> Option<String> {
+    machine::version("containerd-shim-runc-v2", "-v")
 }
 
 /// What can be looked at on this machine.
@@ -244,7 +273,11 @@ pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
             Side::Dpu => &config.root,
         };
         let there = machine::find(root, name).is_some();
-        found.must(format!("program {name}"), there, remedy);
+        let place = match root == Path::new("/") {
+            true => String::new(),
+            false => format!(" in {} (root = of offload.toml)", root.display()),
+        };
+        found.must(format!("program {name}{place}"), there, remedy);
     }
     let key = std::fs::metadata(host::KEY);
     found.must(
@@ -282,9 +315,23 @@ pub(super) fn local(config: &Config, side: Side) -> Vec<Finding> {
         found.must(format!("module {}", path.display()), path.is_file(), remedy);
     }
     found.no_units(&units_of_others(), "");
-    if side == Side::Host {
-        found.no_daemons(&daemons());
-        found.pids(machine::pid_max(), "");
+    match side {
+        Side::Host => {
+            found.no_daemons(&daemons());
+            found.pids(machine::pid_max(), "");
+            found.gaps(&policy::gaps(config), "");
+        }
+        Side::Dpu => {
+            let others = daemons()
+                .into_iter()
+                .filter(|name| keeper::keeper(name).is_none());
+            let others: Vec<String> = others.collect();
+            let remedy = format!(
+                "{0} runs here, and qtfs-offload has not started it: systemctl disable --now {0}, or stop it as it was started",
+                others.join(" ")
+            );
+            found.look("no other daemons", others.is_empty(), remedy);
+        }
     }
     found.0
 }
@@ -343,11 +390,28 @@ pub(super) fn of_host(config: &Config) -> Vec<Finding> {
         facts.runc.is_some() && (own.is_none() || facts.runc == own),
         remedy,
     );
-    found.look(
-        "HOST has containerd-shim-runc-v2",
-        facts.shim.is_some(),
-        "on HOST: apt install containerd",
+    let shim = shim();
+    let remedy = format!(
+        "HOST has {:?}, this machine {:?}: install the same containerd on both",
+        has(&facts.shim),
+        has(&shim)
     );
+    found.look(
+        "versions of containerd-shim-runc-v2",
+        facts.shim.is_some() && (shim.is_none() || facts.shim == shim),
+        remedy,
+    );
+    let own = names(&config.shared());
+    let differ = own
+        .iter()
+        .filter(|path| !facts.shared_directories.contains(path));
+    let differ: Vec<&str> = differ.map(String::as_str).collect();
+    let remedy = format!(
+        "HOST's has not {}: /etc/qtfs/offload.toml is to be the same on both machines",
+        differ.join(" ")
+    );
+    found.look("descriptions of both machines", differ.is_empty(), remedy);
+    found.gaps(&facts.gaps, "on HOST: ");
     found.look(
         "HOST's mounts are propagated",
         facts.shared,

@@ -43,6 +43,9 @@ const NODE: [&str; 6] = [
     "/proc/meminfo",
     "/proc/stat",
 ];
+/// Has containerd and dockerd take AppArmor for absent, as within a container (containerd `pkg/apparmor`): they would load their
+/// profile into the DPU's kernel, and runc on HOST would not find it.
+const NO_APPARMOR: (&str, &str) = ("container", "qtfs");
 /// The last of the sockets that kubelet listens on.
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 
@@ -50,7 +53,8 @@ fn rexec_configuration(config: &Config) -> String {
     let address = SocketAddr::new(config.host, config.rexec_port);
     format!(
         "# Made by qtfs-offload up, which does not change it again. See rexec.md.\n\
-         connect = \"tcp://{address}\"\n\n[tls]\nshared_key = \"{}\"\n",
+         connect = \"tcp://{address}\"\nlink_timeout = {}\n\n[tls]\nshared_key = \"{}\"\n",
+        host::LINK_TIMEOUT,
         host::KEY
     )
 }
@@ -191,7 +195,7 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
     let mut parts = vec![Part {
         name: "udsproxyd",
         command: vec![programs.join("udsproxyd").into_os_string()],
-        path: None,
+        environment: Vec::new(),
         ready: Ready::Device("/dev/qtfs".into()),
     }];
     let supervised = |from_host: &[&str], words: &[&str], more: &[String]| {
@@ -209,12 +213,13 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
         command.extend(more.iter().map(OsString::from));
         command
     };
-    let path = Some(OsString::from(machine::path_with(BIN)));
+    let path = ("PATH", OsString::from(machine::path_with(BIN)));
+    let no_apparmor = (NO_APPARMOR.0, OsString::from(NO_APPARMOR.1));
     if config.containerd.start {
         parts.push(Part {
             name: "containerd",
             command: supervised(&[], &["containerd"], &config.containerd.arguments),
-            path: path.clone(),
+            environment: vec![path.clone(), no_apparmor.clone()],
             ready: Ready::Socket(config.below_root(Path::new("/run/containerd/containerd.sock"))),
         });
     }
@@ -225,12 +230,16 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
             "--bridge=none",
             "--iptables=false",
             "--ip6tables=false",
+            // Containers go on when the DPU or dockerd does not.
+            "--live-restore",
+            // The other driver would ask systemd of the DPU for control groups of HOST.
+            "--exec-opt=native.cgroupdriver=cgroupfs",
         ];
         parts.push(Part {
             name: "dockerd",
             // docker info tells it.
             command: supervised(&["/proc/meminfo"], &words, &config.docker.arguments),
-            path: path.clone(),
+            environment: vec![path.clone(), no_apparmor.clone()],
             ready: Ready::Socket(config.below_root(Path::new("/run/docker.sock"))),
         });
     }
@@ -243,7 +252,7 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
         parts.push(Part {
             name: "kubelet",
             command: supervised(&NODE, &words, &config.kubelet.arguments),
-            path,
+            environment: vec![path],
             ready: Ready::Socket(config.below_root(Path::new(POD_RESOURCES))),
         });
     }

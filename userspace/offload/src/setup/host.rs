@@ -14,13 +14,15 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Where programs are that come before those of the system, for what rexec_server runs.
-const BIN: &str = "/usr/lib/qtfs/host-bin";
-const ENGINE: &str = "/etc/qtfs/engine.toml";
+pub(super) const BIN: &str = "/usr/lib/qtfs/host-bin";
+pub(super) const ENGINE: &str = "/etc/qtfs/engine.toml";
 pub(super) const REXEC: &str = "/etc/qtfs/rexec.toml";
 pub(super) const KEY: &str = "/etc/qtfs/rexec.key";
+/// How long rexec waits for a silent link, seconds: as long as HOST keeps a silent client's files (protocol.md).
+pub(super) const LINK_TIMEOUT: u16 = 60;
 
 /// The policy that the daemons need, where there is none yet.
-fn policy(config: &Config) -> String {
+pub(super) fn policy(config: &Config) -> String {
     let mut text = String::from(
         "# Made by qtfs-offload up, which does not change it again.\n\
          # What the DPU may do on this machine: see policy.md.\n",
@@ -45,7 +47,7 @@ fn rexec(config: &Config) -> String {
     let address = SocketAddr::new(config.host, config.rexec_port);
     format!(
         "# Made by qtfs-offload up, which does not change it again. See rexec.md.\n\
-         listen = \"tcp://{address}\"\n\n\
+         listen = \"tcp://{address}\"\nlink_timeout = {LINK_TIMEOUT}\n\n\
          [tls]\nshared_key = \"{KEY}\"\n\n\
          [[peer]]\nname = \"shared-key\"\nroot = true\n\n\
          [environment]\nset = {{ PATH = \"{}\" }}\n\n\
@@ -109,7 +111,7 @@ pub(super) fn parts(config: &Config) -> Result<Vec<Part>, Failure> {
     let part = |name, ready| Part {
         name,
         command: vec![programs.join(name).into_os_string()],
-        path: None,
+        environment: Vec::new(),
         ready,
     };
     let socket = Path::new(qtfs_control::DIRECTORY).join(qtfs_control::SOCKET);

@@ -2,7 +2,7 @@
 
 //! Programs that run as long as the machine does: started, restarted when they die, stopped.
 //!
-//! Where systemd is, its units do the same; this is for machines without, and for trying.
+//! With systemd and without: its one unit (`userspace/offload/systemd`) runs `up` and `down`, which start and stop these.
 
 use crate::failure::Failure;
 use crate::run::sys;
@@ -16,6 +16,7 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -73,7 +74,8 @@ impl Ready {
 pub(super) struct Part {
     pub(super) name: &'static str,
     pub(super) command: Vec<OsString>,
-    pub(super) path: Option<OsString>,
+    /// Variables that it gets besides those of this process.
+    pub(super) environment: Vec<(&'static str, OsString)>,
     pub(super) ready: Ready,
 }
 
@@ -81,17 +83,25 @@ fn pid_file(name: &str) -> PathBuf {
     Path::new(STATE).join(format!("{name}.pid"))
 }
 
-/// The keeper of a part, if there is one; a number that was used again is another program's.
-fn keeper(name: &str) -> Option<Pid> {
+/// The keeper of a part, if there is one, and the command that it keeps; a number that was used again is another program's.
+fn kept(name: &str) -> Option<(Pid, Vec<OsString>)> {
     let pid: i32 = std::fs::read_to_string(pid_file(name))
         .ok()?
         .trim()
         .parse()
         .ok()?;
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = line.strip_suffix(&[0]).unwrap_or(&line);
     let mut words = line.split(|byte| *byte == 0).skip(1);
     let is = words.next() == Some(b"keep") && words.next() == Some(name.as_bytes());
-    is.then(|| Pid::from_raw(pid))
+    // The next one is `--`.
+    let command = words.skip(1).map(|word| OsString::from_vec(word.to_vec()));
+    is.then(|| (Pid::from_raw(pid), command.collect()))
+}
+
+/// The keeper of a part, if there is one.
+pub(super) fn keeper(name: &str) -> Option<Pid> {
+    kept(name).map(|(pid, _)| pid)
 }
 
 impl Part {
@@ -102,7 +112,14 @@ impl Part {
     /// Starts it, unless it runs, and waits until it is ready.
     pub(super) fn start(&self) -> Result<(), Failure> {
         if self.ready.is() {
-            println!("{:<16} runs already", self.name);
+            let other = match kept(self.name) {
+                Some((_, command)) if command != self.command => {
+                    ", with other arguments than it would get now: qtfs-offload down, then up"
+                }
+                Some(_) => "",
+                None => ", and nothing here has started it",
+            };
+            println!("{:<16} runs already{other}", self.name);
             return Ok(());
         }
         let starting = Failure::system("starting a program");
@@ -120,9 +137,7 @@ impl Part {
                 .arg(self.name)
                 .arg("--")
                 .args(&self.command);
-            if let Some(path) = &self.path {
-                command.env("PATH", path);
-            }
+            command.envs(self.environment.iter().map(|(name, value)| (name, value)));
             command.stdin(Stdio::null()).current_dir("/");
             command
                 .stdout(log.try_clone().map_err(&starting)?)
@@ -176,7 +191,8 @@ impl Part {
         while keeper(self.name).is_some() {
             if begun.elapsed() > END {
                 return Err(Failure::Unfit(format!(
-                    "{} does not end: its keeper is process {pid}, its log {}",
+                    "{} does not end: its keeper is process {pid}, its log {}. If it waits for HOST, umount -f of what \
+                     findmnt -t qtfs shows ends that",
                     self.name,
                     self.log().display()
                 )));
@@ -215,11 +231,11 @@ fn said(log: &Path, from: u64) -> io::Result<String> {
 }
 
 /// Starts a program, which is told to end when its keeper does so first.
-fn spawn(command: &[OsString]) -> io::Result<Child> {
+fn spawn(command: &[OsString], score: &str) -> io::Result<Child> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(arguments);
-    sys::end_with_parent(&mut command);
+    sys::end_with_parent(&mut command, score.to_owned());
     command.spawn()
 }
 
@@ -231,8 +247,16 @@ pub fn keep(name: &str, command: &[OsString]) -> Result<ExitCode, Failure> {
     }
     let failed = Failure::errno("waiting for signals");
     set.thread_block().map_err(&failed)?;
+    // Its end would be that of the program, and nobody would start that again.
+    let score = std::fs::read_to_string(sys::OOM_SCORE).unwrap_or_default();
+    if let Err(error) = std::fs::write(sys::OOM_SCORE, "-1000") {
+        tracing::warn!(
+            "{name} ends for good if memory runs out: {}: {error}",
+            sys::OOM_SCORE
+        );
+    }
     loop {
-        let mut child = spawn(command).map_err(|error| {
+        let mut child = spawn(command, &score).map_err(|error| {
             Failure::Program(
                 command
                     .first()

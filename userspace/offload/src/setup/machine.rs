@@ -71,11 +71,25 @@ pub(super) fn find(root: &Path, program: &str) -> Option<PathBuf> {
 
 /// Loads a module of qtfs, unless it is loaded.
 pub(super) fn load(config: &Config, name: &str) -> Result<(), Failure> {
-    if Path::new("/sys/module").join(name).is_dir() {
+    let parameters = [
+        ("qtfs_server_ip", config.host.to_string()),
+        ("qtfs_server_port", config.port.to_string()),
+    ];
+    let loaded = Path::new("/sys/module").join(name);
+    if loaded.is_dir() {
+        for (parameter, wanted) in parameters {
+            let is = std::fs::read_to_string(loaded.join("parameters").join(parameter));
+            if let Ok(is) = is.map(|is| is.trim().to_owned()) {
+                if is != wanted {
+                    return Err(Failure::Unfit(format!(
+                        "{name} is loaded with {parameter}={is}, and offload.toml says {wanted} now: qtfs-offload down, then up"
+                    )));
+                }
+            }
+        }
         return Ok(());
     }
-    let address = format!("qtfs_server_ip={}", config.host);
-    let port = format!("qtfs_server_port={}", config.port);
+    let [address, port] = parameters.map(|(parameter, value)| format!("{parameter}={value}"));
     match &config.modules {
         Some(directory) => {
             let file = directory.join(format!("{name}.ko"));
@@ -98,7 +112,12 @@ pub(super) fn unload(name: &str) -> Result<(), Failure> {
         match run("rmmod", &[name]) {
             // The kernel closes what programs had open a moment after they have ended.
             Err(_) if begun.elapsed() < IN_USE => std::thread::sleep(IN_USE / 50),
-            done => return done.map(drop),
+            Err(failure) => {
+                return Err(Failure::Unfit(format!(
+                    "{failure}; findmnt -t qtfs and fuser -v /dev/qtfs* show who uses it"
+                )))
+            }
+            Ok(_) => return Ok(()),
         }
     }
     Ok(())
@@ -134,13 +153,22 @@ pub(super) fn make(paths: &[PathBuf]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first line that says a version, of a program that tells it.
+/// The first line that says a version, such as 1.2, of a program that tells it.
 pub(super) fn version(program: &str, option: &str) -> Option<String> {
     let text = run(find(Path::new("/"), program)?.to_str()?, &[option]).ok()?;
-    let line = text
-        .lines()
-        .find(|line| line.chars().any(|c| c.is_ascii_digit()))?;
-    Some(line.trim().to_owned())
+    version_in(&text)
+}
+
+fn version_in(text: &str) -> Option<String> {
+    let says = |line: &&str| {
+        let points = line.match_indices('.');
+        let is_number = |at: usize| {
+            let byte = |at: usize| line.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
+            at > 0 && byte(at - 1) && byte(at + 1)
+        };
+        points.into_iter().any(|(at, _)| is_number(at))
+    };
+    Some(text.lines().find(says)?.trim().to_owned())
 }
 
 /// Pids of HOST are less than this, and those of programs that are offloaded are not.
@@ -164,4 +192,18 @@ pub(super) fn limit_pids() -> Result<(), Failure> {
         .map_err(|error| Failure::Unfit(format!("{PID_MAX} cannot be set to {PIDS}: {error}")))?;
     println!("kernel.pid_max is {PIDS} now (was {old}), so that pids of the two machines differ");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_told_from_a_name_with_a_number() {
+        let shim = "containerd-shim-runc-v2:\n  Version:  1.7.24~ds1\n  Revision: x\n";
+        assert_eq!(version_in(shim).as_deref(), Some("Version:  1.7.24~ds1"));
+        let runc = "runc version 1.1.15+ds1\ncommit: 1\n";
+        assert_eq!(version_in(runc).as_deref(), Some("runc version 1.1.15+ds1"));
+        assert_eq!(version_in("program 2."), None);
+    }
 }
