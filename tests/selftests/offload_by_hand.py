@@ -14,7 +14,6 @@ ROOT_DIRECTORY = "/another_rootfs"
 GUIDE = "/qtfs/Documentation/offload.md"
 SOCKET = f"unix://{ROOT_DIRECTORY}/run/docker.sock"
 LOG = "/run/by-hand.log"
-REXEC = 'connect = "tcp://10.0.0.1:7777"\n[tls]\nshared_key = "/etc/qtfs/rexec.key"\n'
 
 
 def blocks():
@@ -32,13 +31,10 @@ def type_in(commands):
 
 
 def host_by_hand(key, commands):
-    """The host: policy and configuration as `up` writes them, everything else as typed."""
+    """The host: the key, everything else as typed."""
     server.stop()
     offload.install()
     offload.prepare(key)
-    offload.offload("up")
-    offload.offload("down")
-    shutil.rmtree("/usr/lib/qtfs/host-bin")
     type_in(f"exec >{LOG} 2>&1 </dev/null\n{commands}")
     eventually(lambda: b"listens at" in files.read(LOG) and os.path.exists("/run/qtfs/offload/engine.sock"), 60, "the host serves")
 
@@ -51,14 +47,6 @@ def host_down():
     shutil.rmtree("/etc/qtfs")
 
 
-def root_file_system(key):
-    """The root file system of the daemons, with what runs HOST's programs."""
-    offload.root_file_system(ROOT_DIRECTORY)
-    os.makedirs(f"{ROOT_DIRECTORY}/etc/qtfs")
-    files.write(f"{ROOT_DIRECTORY}/etc/qtfs/rexec.key", key, 0o600)
-    files.write(f"{ROOT_DIRECTORY}/etc/qtfs/rexec.toml", REXEC.encode())
-
-
 def set_up(_):
     unload_module()
     key = os.urandom(32)
@@ -66,7 +54,7 @@ def set_up(_):
     offload.prepare(key)
     there, here = blocks()
     on_host(host_by_hand)(key, there, patience=200)
-    root_file_system(key)
+    offload.root_file_system(ROOT_DIRECTORY)
     image.save(offload.ARCHIVE, offload.IMAGE)
     # The last line is for when dockerd is ready.
     commands, _, last = here.rstrip().rpartition("\n")
