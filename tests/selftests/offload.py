@@ -2,6 +2,7 @@
 """Stock containerd and dockerd on the dpu, their containers on the host, as `qtfs-offload up` makes it."""
 
 import functools
+import json
 import os
 import re
 import signal
@@ -11,21 +12,25 @@ import time
 from errno import EACCES, EPERM
 
 from qtest import ROOT, case, cri, eq, eventually, files, host, lab, offload, process, true
-from qtest.offload import IMAGE, as_before, kill_there, left_there, nothing_left, state
+from qtest.offload import BUNDLES, IMAGE, as_before, kill_there, left_there, nothing_left, state
 
 MANUAL = True
 KEEPS_MOUNTS = True
 # An emulated machine takes seconds for what a real one does in one.
 PATIENT = 150
+# What daemons look for before they ask for AppArmor profiles; Debian installs it beside docker.io.
+PARSER = "/usr/sbin/apparmor_parser"
 
 
 def set_up(_):
+    files.write(PARSER, b"#!/bin/sh\n", 0o755)
     offload.set_up()
     ctr("images", "import", offload.ARCHIVE)
     docker("load", "-i", offload.ARCHIVE)
 
 
 def tear_down(_):
+    os.unlink(PARSER)
     offload.tear_down()
 
 
@@ -124,7 +129,12 @@ def temporary(t):
     eq(os.listdir(top), [])
 
 
-@offloaded("the daemons run here and not on the host, a container runs there and not here")
+@offloaded("dockerd has overlay2, cgroupfs and live-restore without being told so")
+def settings(t):
+    eq(docker("info", "--format", "{{.Driver}} {{.CgroupDriver}} {{.LiveRestoreEnabled}}").text, "overlay2 cgroupfs true")
+
+
+@offloaded("the daemons run here and not on the host, a container runs there and not here, with no AppArmor profile of this machine")
 def placement(t):
     docker("run", "-d", "--name", "where", "--network", "none", IMAGE, "sleep", "1234")
     pid = pid_of("where")
@@ -133,9 +143,11 @@ def placement(t):
     for name in ("containerd", "dockerd"):
         true(name in offload.commands(), f"{name} is here")
         true(name not in host.call("qtest.offload", "commands"), f"{name} is not on the host")
-    groups = left_there()["groups"]
-    eq([group.split("/")[0] for group in groups], ["docker"])
+    left = left_there()
+    eq([group.split("/")[0] for group in left["groups"]], ["docker"])
     eq(offload.containers(), [])
+    spec = json.loads(host.files.read(f"{BUNDLES}/{left['bundles'][0]}/config.json"))
+    eq(spec["process"].get("apparmorProfile"), None)
     docker("rm", "-f", "where")
 
 

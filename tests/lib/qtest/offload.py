@@ -19,9 +19,6 @@ DIRECTORY = "/etc/qtfs"
 CONFIG = """\
 host = "10.0.0.1"
 modules = "{modules}"
-
-[docker]
-arguments = ["--live-restore"]
 """
 CONTAINERD = "/etc/containerd/config.toml"
 # An emulated machine takes longer than containerd's limits for the programs that it calls.
@@ -32,6 +29,7 @@ IMAGE = "docker.io/library/test:1"
 ARCHIVE = "/srv/test-image.tar"
 FLAT = "/srv/test-flat.tar"
 STATE = ("/var/lib/containerd", "/var/lib/docker", "/run/containerd", "/run/docker")
+BUNDLES = "/run/containerd/io.containerd.runtime.v2.task"
 
 
 def offload(*arguments, check=True, patience=200):
@@ -150,9 +148,8 @@ def left_here():
     """What a container leaves on a machine while it lives: mounts, processes, control groups, bundles."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
         mounts = sorted(line.split(" ")[4] for line in file if " - overlay " in line or "/mounts/shm" in line)
-    bundles = "/run/containerd/io.containerd.runtime.v2.task"
-    spaces = os.listdir(bundles) if os.path.isdir(bundles) else []
-    tasks = sorted(f"{space}/{name}" for space in spaces for name in os.listdir(f"{bundles}/{space}"))
+    spaces = os.listdir(BUNDLES) if os.path.isdir(BUNDLES) else []
+    tasks = sorted(f"{space}/{name}" for space in spaces for name in os.listdir(f"{BUNDLES}/{space}"))
     names = commands()
     shims = sum(name.startswith("containerd-shim") for name in names)
     return {"mounts": mounts, "bundles": tasks, "shims": shims, "rexec": names.count("rexec-keeper"), "groups": containers(),
