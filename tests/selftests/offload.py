@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0
 """Stock containerd and dockerd on the dpu, their containers on the host, as `qtfs-offload up` makes it."""
 
+import ast
+import contextlib
 import functools
 import json
 import os
 import re
+import shlex
 import signal
+import struct
 import subprocess
 import threading
 import time
-from errno import EACCES, EPERM
+from errno import EACCES, ENOENT, ENOSYS, EPERM, EROFS
 
-from qtest import ROOT, case, cri, eq, eventually, files, host, lab, offload, process, true
+from qtest import ROOT, case, cri, eq, eventually, files, host, lab, offload, process, syscalls, true
 from qtest.offload import BUNDLES, IMAGE, as_before, kill_there, left_there, nothing_left, state
 
 MANUAL = True
@@ -446,6 +450,42 @@ def supervised(script, check=True):
     return process.run([offload.program("qtfs-offload"), "run", "--", "sh", "-c", script], check=check, patience=60)
 
 
+# <linux/mount.h>; tkill(2) is known by its number only.
+MS_BIND, MS_MOVE, MOUNT_ATTR_RDONLY = 4096, 8192, 1
+TKILL = 200
+CALLER = """\
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print([ctypes.get_errno() if getattr(libc, name)(*words) < 0 else 0 for name, *words in {calls}])
+"""
+
+
+def called(*calls, before="exec"):
+    """Functions of libc in a program under `qtfs-offload run`, which prints their errnos."""
+    calls = [[word.encode() if number and isinstance(word, str) else word for number, word in enumerate(call)] for call in calls]
+    return supervised(f"{before} python3 -c {shlex.quote(CALLER.format(calls=calls))}")
+
+
+def errors(*calls, before="exec"):
+    """The errno of each, 0 if it succeeds."""
+    return ast.literal_eval(called(*calls, before=before).text)
+
+
+@contextlib.contextmanager
+def sleepers(count):
+    """Processes of the host in a control group as containers have."""
+    group = "/sys/fs/cgroup/docker/sleepers"
+    host.process.run(["mkdir", "-p", group])
+    try:
+        start = f"for i in $(seq {count}); do sh -c 'echo $$ >{group}/cgroup.procs; exec sleep 600' >/dev/null 2>&1 & echo $!; done"
+        started = host.process.run(start).text.split()
+        eventually(lambda: set(host.process.run(["cat", f"{group}/cgroup.procs"]).text.split()) == set(started), 10, "they are in the group")
+        yield [int(pid) for pid in started]
+    finally:
+        host.process.run(["sh", "-c", f"echo 1 >{group}/cgroup.kill"])
+        eventually(lambda: host.process.run(["rmdir", group], check=False).status == 0, 10, "the group is empty")
+
+
 OVERLAY = "/var/lib/docker/overlay2"
 
 
@@ -482,7 +522,11 @@ for number in range(20):
 @offloaded("what a program mounts in a namespace of its own, or outside the host's directories, stays here")
 def mount_here(t):
     supervised(f"mkdir {OVERLAY}/p; unshare -m sh -c 'mount -t tmpfs none {OVERLAY}/p && touch {OVERLAY}/p/x'; ! ls {OVERLAY}/p/x 2>/dev/null && rmdir {OVERLAY}/p")
-    supervised("mkdir -p /srv/m && mount -t tmpfs none /srv/m && touch /srv/m/x && umount /srv/m && ! ls /srv/m/x 2>/dev/null")
+    os.makedirs("/srv/m", exist_ok=True)
+    read_only = struct.pack("4Q", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    eq(errors(("mount", "none", "/srv/m", "tmpfs", 0, None), ("mkdir", "/srv/m/x", 0o700),
+              ("mount_setattr", syscalls.AT_FDCWD, "/srv/m", 0, read_only, len(read_only)), ("mkdir", "/srv/m/y", 0o700),
+              ("umount2", "/srv/m", 0), ("rmdir", "/srv/m/x")), [0, 0, 0, EROFS, 0, ENOENT])
     before = host.process.run(["cat", "/proc/mounts"]).text
     true("/srv/m" not in before, "nothing of it is on the host")
 
@@ -507,13 +551,12 @@ def refused(t):
 @offloaded("a program without privileges, or with those of a namespace of its own, gets none of the supervisor's")
 def unprivileged(t):
     files.write("/srv/victim", b"")
-    tried = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); " \
-            "print([(call(*words), ctypes.get_errno()) for call, *words in ((libc.mount, b'/proc/999999/ns/net', b'/srv/victim', None, 4096, None), " \
-            f"(libc.mount, b'none', b'{OVERLAY}', b'tmpfs', 0, None), (libc.umount2, b'{OVERLAY}', 2), (libc.kill, 2, 0))])"
+    calls = (("mount", "/proc/999999/ns/net", "/srv/victim", None, MS_BIND, None), ("mount", "none", OVERLAY, "tmpfs", 0, None),
+             ("umount2", OVERLAY, syscalls.MNT_DETACH), ("kill", 2, 0), ("syscall", TKILL, 2, 0))
     # As user 1000 they do not even get to the directory.
-    expected = (str([(-1, EPERM)] * 4), str([(-1, EPERM), (-1, EACCES), (-1, EACCES), (-1, EPERM)]))
+    expected = ([EPERM] * 5, [EPERM, EACCES, EACCES, EPERM, EPERM])
     for before in ("setpriv --reuid 1000 --regid 1000 --clear-groups", "setpriv --bounding-set -all --inh-caps -all", "unshare -r"):
-        true(supervised(f"{before} python3 -c \"{tried}\"").text in expected, before)
+        true(errors(*calls, before=before) in expected, before)
     # Process 2 of a pid namespace of its own is no process of the host.
     true("No such process" in supervised("unshare -pf sh -c 'kill -0 2' 2>&1", check=False).text, "process 2 is its own")
     true("/srv/victim" not in process.run(["cat", "/proc/mounts"]).text, "nothing is mounted here")
@@ -525,12 +568,7 @@ SCHEDULED = ("taskset -cp {pid}", "chrt -p {pid}", "ionice -p {pid}", "prlimit -
 
 @offloaded("taskset, renice, chrt, ionice and prlimit for a process of the host act there, and say what is there")
 def scheduling(t):
-    group = "/sys/fs/cgroup/docker/scheduled"
-    host.process.run(["mkdir", "-p", group])
-    try:
-        start = f"sh -c 'echo $$ >{group}/cgroup.procs; exec sleep 600' >/dev/null 2>&1 & echo $!"
-        pid = int(host.process.run(["sh", "-c", start]).text)
-        eventually(lambda: host.process.run(["cat", f"{group}/cgroup.procs"]).text == str(pid), 10, "it is in the group")
+    with sleepers(1) as (pid,):
         change = "taskset -cp 1 {pid} && renice -n 5 -p {pid} && chrt --batch -p 0 {pid} && ionice -c 2 -n 6 -p {pid} && prlimit --pid {pid} --nofile=77:99"
         supervised(change.format(pid=pid))
         there = [host.process.run(["sh", "-c", command.format(pid=pid)]).text for command in SCHEDULED]
@@ -547,12 +585,20 @@ def scheduling(t):
             refusal = supervised(f"setpriv --bounding-set -all --inh-caps -all {command} 2>&1", check=False).text
             true("not permitted" in refusal, refusal)
         eq([host.process.run(["sh", "-c", command.format(pid=pid)]).text for command in SCHEDULED], there, "nothing has changed")
-    finally:
-        host.process.run(["sh", "-c", f"echo 1 >{group}/cgroup.kill"])
-        eventually(lambda: host.process.run(["rmdir", group], check=False).status == 0, 10, "the group is empty")
     true("No such process" in supervised("renice -n 1 -u 65000 2>&1", check=False).text, "users are those of this machine")
     found = supervised("taskset -cp 0 2 2>&1; echo $?")
     true("not permitted" in found.text and b"not in kill = [...]" in found.err, found)
+
+
+@offloaded("signals for a container's processes arrive on the host, by kill, tkill, tgkill and sigqueue; pidfd_open of one is ENOSYS")
+def signals(t):
+    number = signal.SIGKILL.value
+    with sleepers(4) as victims:
+        kill, tkill, tgkill, sigqueue = victims
+        # Process 1 is the program's own.
+        eq(errors(("pidfd_open", 1, 0), ("pidfd_open", kill, 0), ("kill", kill, 0), ("kill", kill, number), ("syscall", TKILL, tkill, number),
+                  ("tgkill", tgkill, tgkill, number), ("sigqueue", sigqueue, number, 0)), [0, ENOSYS, 0, 0, 0, 0, 0])
+        eventually(lambda: not any(map(command_there, victims)), 10, "all have died")
 
 
 @offloaded("pids of the program are none of the host's, so a signal for one of the host's never hits one here")
