@@ -9,13 +9,14 @@ import os
 import re
 import shlex
 import signal
+import socket
 import struct
 import subprocess
 import threading
 import time
-from errno import EACCES, ENOENT, ENOSYS, EPERM, EROFS
+from errno import EACCES, ENOENT, ENOSYS, EPERM, EROFS, EXDEV
 
-from qtest import ROOT, case, cri, eq, eventually, files, host, lab, offload, process, syscalls, true
+from qtest import ROOT, case, cri, eq, eventually, files, host, lab, offload, process, server, syscalls, true
 from qtest.offload import BUNDLES, IMAGE, as_before, kill_there, left_there, nothing_left, state
 
 MANUAL = True
@@ -538,14 +539,55 @@ def unmount_top(t):
     true(os.path.ismount(OVERLAY), "it is still mounted")
 
 
-@offloaded("what the host's policy does not allow is EPERM, with a line here and there that says why")
+ENGINE_LOG = "/var/log/qtfs/engine.log"
+
+
+def reload(policy):
+    """Gives engine a policy, and waits until it has read it."""
+    seen = host.files.read(ENGINE_LOG).count(b"read again")
+    host.files.write(server.POLICY, policy)
+    host.process.run(["pkill", "-HUP", "-x", "engine"])
+    eventually(lambda: host.files.read(ENGINE_LOG).count(b"read again") > seen, 30, "engine has read the policy again")
+
+
+@contextlib.contextmanager
+def policy_with(more):
+    """The host's policy says more for a while."""
+    policy = host.files.read(server.POLICY)
+    reload(policy + more.encode())
+    try:
+        yield
+    finally:
+        reload(policy)
+
+
+def asked(**request):
+    """What engine answers to a request that no supervisor has decided on."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect("/run/qtfs/offload/engine.sock")
+        sock.sendall(json.dumps(request).encode() + b"\n")
+        return json.loads(sock.makefile().readline())
+
+
+@offloaded("what the host's policy does not allow is refused, with a line here and there that says why")
 def refused(t):
-    found = supervised(f"mkdir -p {OVERLAY}/r; mount -t proc none {OVERLAY}/r; rmdir {OVERLAY}/r", check=False)
-    true(b"not in mount = [...] of [offload]" in found.err, found)
-    log = host.files.read("/var/log/qtfs/engine.log")
-    true(b"refused to an offloaded program" in log, "engine says so too")
-    found = supervised("kill -9 2; echo $?")
-    true(b"not in kill = [...]" in found.err, found)
+    top = f"{OVERLAY}/r"
+    ram, shown = f"{top}/ram", f"{top}/shown/d"
+    host.process.run(f"mkdir -p {ram} {shown} && mount -t ramfs none {ram}")
+    try:
+        with policy_with(f'\n[[export]]\npath = "{top}/shown"\nmode = "ro"\n'):
+            found = called(("mount", "none", top, "proc", 0, None), ("mount", "none", shown, "tmpfs", 0, None), ("mount", "/srv", top, None, MS_MOVE, None),
+                           ("umount2", ram, 0), ("umount2", ram, syscalls.MNT_DETACH), ("kill", 2, signal.SIGKILL.value))
+        eq(ast.literal_eval(found.text), [EPERM, EROFS, EXDEV, EPERM, EPERM, EPERM])
+        true(f" {ram} ramfs " in host.files.read("/proc/mounts").decode(), "it is still mounted")
+        outside = asked(bind={"source": "/etc", "target": shown, "flags": MS_BIND})
+        eq((outside["errno"], outside["why"]), (EPERM, "/etc is in no export of HOST's policy"))
+    finally:
+        host.process.run(["umount", "-l", ram], check=False)
+        process.run(["rm", "-r", top])
+    for words in ("not in mount = [...] of [offload]", f"{shown} is exported read-only", f"moving a mount to HOST's {top}", "not in kill = [...]"):
+        true(words in found.complaint, found)
+    true(f"refused to an offloaded program: {shown} is exported read-only" in host.files.read(ENGINE_LOG).decode(), "engine says so too")
 
 
 @offloaded("a program without privileges, or with those of a namespace of its own, gets none of the supervisor's")
