@@ -158,13 +158,13 @@ def placement(t):
 
 # --- containerd. ---
 
-LOOK = "cat /etc/hello; ls /old /opaque; stat -c %a /special/zero /special/fifo; stat -c %h /bin/hard; stat -c %u /old/stays"
+LOOK = "cat /etc/hello; ls /old /opaque; stat -c '%a %F %t:%T' /special/zero /special/fifo; stat -c %h /bin/hard; stat -c %u /old/stays"
 
 
 @offloaded("an image has its whiteouts, opaque directories, devices, hard links, owners and capabilities on the host")
 def layers(t):
     found = ctr("run", "--rm", IMAGE, "look", "/bin/sh", "-c", LOOK)
-    eq(found.text.split(), "hello from the upper layer /old: stays /opaque: above 666 600 2 1000".split())
+    eq(found.text.split(), "hello from the upper layer /old: stays /opaque: above 666 character special file 1:5 600 fifo 0:0 2 1000".split())
     snapshots = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
     capable = host.process.run(f"getcap {snapshots}/*/fs/bin/capable").text
     true("cap_net_raw" in capable, capable)
@@ -179,6 +179,7 @@ def ctr_life(t):
     ctr("task", "pause", "life")
     true("PAUSED" in ctr("task", "ls").text, "paused")
     ctr("task", "resume", "life")
+    true("RUNNING" in ctr("task", "ls").text, "resumed")
     eq(ctr("task", "exec", "--exec-id", "e3", "life", "/bin/sh", "-c", "exit 41", check=False).status, 41)
     ctr("task", "kill", "-s", "KILL", "life")
     eventually(lambda: "STOPPED" in ctr("task", "ls").text, 60, "the exit event of the shim")
@@ -219,21 +220,32 @@ def pod(t):
 
 # --- dockerd. ---
 
-@offloaded("docker run with --network none and host, -i, -t, --init, limits, a read-only root, a user, an exit status")
+BOUND = "/srv/bound"
+
+
+@offloaded("docker run with --network none and host, -i, -t, --init, limits, a directory of the host and a root that are read-only, a user, an exit status")
 def docker_run(t):
     eq(docker("run", "--rm", "-i", "--network", "none", IMAGE, "cat", stdin=b"stdin\n").text, "stdin")
-    typed = ["script", "-qec", f"docker run --rm -t --init --network host {IMAGE} ps", "/dev/null"]
-    true("docker-init" in process.run(typed, patience=PATIENT).text, "tini is process 1 on the terminal")
-    limits = ("--memory", "64m", "--cpus", "0.5", "--read-only", "--user", "1000")
-    found = docker("run", "--rm", "--network", "none", *limits, IMAGE, "sh", "-c", "id -u; touch /x || echo read-only; exit 41", check=False)
-    eq((found.status, found.text), (41, "1000\nread-only"))
+    typed = ["script", "-qec", f"docker run --rm -t --init --network host {IMAGE} sh -c 'ps; ip addr'", "/dev/null"]
+    seen = process.run(typed, patience=PATIENT).text
+    true("docker-init" in seen, "tini is process 1 on the terminal")
+    true("inet 10.0.0.1/" in seen and "inet 10.0.0.2/" not in seen, f"the network is the host's: {seen}")
+    host.files.fresh_directory(BOUND, mode=0o777)
+    host.files.write(f"{BOUND}/file", b"of the host\n")
+    options = ("--memory", "64m", "--cpus", "0.5", "--read-only", "--user", "1000", "-v", f"{BOUND}:/bound:ro")
+    script = "id -u; for file in /tmp/x /bound/x; do touch $file || echo read-only; done; cat /bound/file; " \
+             "ls /sys/class/net; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max; exit 41"
+    found = docker("run", "--rm", "--network", "none", *options, IMAGE, "sh", "-c", script, check=False)
+    eq((found.status, found.text), (41, "1000\nread-only\nread-only\nof the host\nlo\n67108864\n50000 100000"))
 
 
 @offloaded("docker run -d with a volume and limits, exec, cp both ways, diff, top, pause, kill, logs, commit")
 def docker_day(t):
-    docker("run", "-d", "--name", "day", "--network", "none", "-v", "day:/data", "--memory", "64m", "--init", IMAGE,
+    docker("run", "-d", "--name", "day", "--network", "none", "-v", "day:/data", "--memory", "64m", "--cpus", "0.9", "--init", IMAGE,
            "sh", "-c", "echo kept >/data/file; echo begun; sleep 1000")
     eventually(lambda: docker("logs", "day").text == "begun", 60)
+    group = f"/sys/fs/cgroup/{left_there()['groups'][0]}"
+    eq([host.files.read(f"{group}/{name}") for name in ("memory.max", "cpu.max")], [b"67108864\n", b"90000 100000\n"])
     eq(host.files.read("/var/lib/docker/volumes/day/_data/file"), b"kept\n")
     eq(docker("exec", "-i", "day", "cat", stdin=b"in\n").text, "in")
     files.write("/srv/in", b"copied\n")
@@ -243,7 +255,9 @@ def docker_day(t):
     true("A /root/in" in docker("diff", "day").text, "diff")
     true("sleep 1000" in docker("top", "day").text, "top shows the host's processes")
     docker("pause", "day")
+    true(b"frozen 1\n" in host.files.read(f"{group}/cgroup.events"), "it stands still")
     docker("unpause", "day")
+    true(b"frozen 0\n" in host.files.read(f"{group}/cgroup.events"), "it goes on")
     docker("commit", "day", "day:1")
     # It gives up after some seconds, which an emulated machine may need.
     docker("kill", "day", check=False)
@@ -254,15 +268,21 @@ def docker_day(t):
     docker("rmi", "day:1")
 
 
-@offloaded("docker run with a volume, a bind mount of the host, a tmpfs, and a shared ipc namespace", only_full=True)
+@offloaded("docker run with a volume, a directory of the host, a tmpfs, and another container's ipc and network namespaces", only_full=True)
 def docker_mounts(t):
     docker("run", "--rm", "--network", "none", "-v", "volume:/data", "--tmpfs", "/t", IMAGE, "sh", "-c", "echo kept >/data/file; mount | grep -q ' /t type tmpfs'")
     eq(docker("run", "--rm", "--network", "none", "-v", "volume:/data:ro", IMAGE, "cat", "/data/file").text, "kept")
     eq(host.files.read("/var/lib/docker/volumes/volume/_data/file"), b"kept\n")
     docker("volume", "rm", "volume")
+    host.files.fresh_directory(BOUND)
+    docker("run", "--rm", "--network", "none", "-v", f"{BOUND}:/bound", IMAGE, "sh", "-c", "echo written >/bound/file")
+    eq(host.files.read(f"{BOUND}/file"), b"written\n")
+    eq(os.listdir(BOUND), [])
     docker("run", "-d", "--name", "shm", "--ipc", "shareable", "--network", "none", IMAGE, "sleep", "1000")
     docker("exec", "shm", "sh", "-c", "echo shared >/dev/shm/file")
-    eq(docker("run", "--rm", "--network", "none", "--ipc", "container:shm", IMAGE, "cat", "/dev/shm/file").text, "shared")
+    joins = ("--network", "container:shm", "--ipc", "container:shm")
+    found = docker("run", "--rm", *joins, IMAGE, "sh", "-c", "cat /dev/shm/file; readlink /proc/self/ns/net")
+    eq(found.text.split("\n"), ["shared", host.os.readlink(f"/proc/{pid_of('shm')}/ns/net")])
     docker("rm", "-f", "shm")
 
 
@@ -277,9 +297,11 @@ def docker_life(t):
     eq(files.read("/srv/out"), b"hello from the upper layer\n")
     true("A /tmp/in" in docker("diff", "life").text, "diff")
     true("sleep 1" in docker("top", "life").text or "while" in docker("top", "life").text, "top")
-    true("life" in docker("stats", "--no-stream", "life").text, "stats")
-    docker("pause", "life")
-    docker("unpause", "life")
+    stats = docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}}", "life").text
+    true(re.fullmatch(r"life [0-9.]+[KM]iB / [0-9.]+[MG]iB [1-9]\d*", stats), stats)
+    for command, status in (("pause", "paused"), ("unpause", "running")):
+        docker(command, "life")
+        eq(docker("inspect", "-f", "{{.State.Status}}", "life").text, status)
     docker("stop", "-t", "60", "life")
     eq(docker("inspect", "-f", "{{.State.ExitCode}}", "life").text, "7")
     docker("start", "life")
@@ -302,6 +324,7 @@ def docker_life(t):
 @offloaded("docker import, commit, save, load, build of a Dockerfile, and rmi", only_full=True)
 def docker_images(t):
     docker("import", offload.FLAT, "flat:1")
+    eq(docker("run", "--rm", "--network", "none", "flat:1", "cat", "/old/gone").text, "gone")
     docker("run", "--name", "changed", "--network", "none", IMAGE, "sh", "-c", "echo new >/root/new")
     docker("commit", "changed", "committed:1")
     docker("rm", "changed")

@@ -8,7 +8,8 @@ import struct
 import tarfile
 
 BUSYBOX = "/usr/bin/busybox"
-COMMANDS = ("sh", "ls", "echo", "cat", "sleep", "id", "hostname", "ps", "mount", "ip", "mkfifo", "true", "env", "touch", "rm", "kill", "stat", "dd", "seq")
+COMMANDS = ("sh", "ls", "echo", "cat", "sleep", "id", "hostname", "ps", "mount", "ip", "mkfifo", "true", "env", "touch", "rm", "kill", "stat", "dd", "seq",
+            "readlink")
 # cap_net_raw+ep (linux/capability.h, vfs_cap_data of revision 2, without the effective bit's users).
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
 
