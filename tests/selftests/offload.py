@@ -69,6 +69,11 @@ def daemon(name):
     return int(process.run(["pgrep", "-x", name]).text)
 
 
+def kill_here(name):
+    """Kills it; its keeper starts it again."""
+    os.kill(daemon(name), signal.SIGKILL)
+
+
 def restarted(name, number):
     """Has a daemon killed, and waits until its keeper has brought it back."""
     old = daemon(name)
@@ -187,12 +192,13 @@ def ctr_life(t):
     ctr("container", "rm", "life")
 
 
-@offloaded("containerd killed with -9 and restarted finds its live task again, and events of the shim arrive", only_full=True)
+@offloaded("containerd killed with -9, or restarted, finds its live task again, and events of the shim arrive", only_full=True)
 def containerd_dies(t):
     ctr("run", "-d", IMAGE, "lives", "/bin/sleep", "1000")
-    restarted("containerd", signal.SIGKILL)
-    eventually(lambda: "RUNNING" in ctr("task", "ls").text, 60, "the task lives")
-    eq(ctr("task", "exec", "--exec-id", "e", "lives", "/bin/echo", "again").text, "again")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        restarted("containerd", number)
+        eventually(lambda: "RUNNING" in ctr("task", "ls").text, 60, "the task lives")
+        eq(ctr("task", "exec", "--exec-id", number.name, "lives", "/bin/echo", "again").text, "again")
     ctr("task", "kill", "-s", "KILL", "lives")
     eventually(lambda: "STOPPED" in ctr("task", "ls").text, 60, "the event arrives")
     ctr("task", "rm", "lives", check=False)
@@ -390,12 +396,22 @@ def dockerd_dies(t):
     docker("rm", "-f", "lives")
 
 
+def begun():
+    """A `docker run` whose shim is being started on the host."""
+    def shims():
+        return sum(name.startswith("containerd-shim") for name in host.call("qtest.offload", "commands"))
+    before = shims()
+    starts = subprocess.Popen(["docker", "run", "--rm", "--network", "none", IMAGE, "echo", "started"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    eventually(lambda: shims() > before, 60, "the shim is being started")
+    return starts
+
+
 @offloaded("the link is cut while a container is started and its log is followed: both go on", needs={"lab"}, limit=400)
 def link_cut(t):
     docker("run", "-d", "--name", "talks", "--network", "none", IMAGE, "sh", "-c", "for i in $(seq 100); do echo $i; sleep 0.1; done; sleep 1000")
     follows = subprocess.Popen(["docker", "logs", "-f", "talks"], stdout=subprocess.PIPE, text=True)
-    starts = subprocess.Popen(["docker", "run", "--rm", "--network", "none", IMAGE, "echo", "started"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     eq(follows.stdout.readline(), "1\n")
+    starts = begun()
     lab.link("down")
     timer = threading.Timer(t.amount(3, 30), lambda: lab.link("up"))
     timer.start()
@@ -445,9 +461,22 @@ def rexec_dies(t):
 def udsproxyd_dies(t):
     docker("run", "-d", "--name", "lives", "--network", "none", IMAGE, "sleep", "1000")
     pid = pid_of("lives")
-    os.kill(daemon("udsproxyd"), signal.SIGKILL)
+    kill_here("udsproxyd")
     goes_on("lives", pid)
     eq(docker("run", "--rm", "--network", "none", IMAGE, "echo", "new").text, "new")
+
+
+@offloaded("engine, rexec_server or udsproxyd killed with -9 while a shim starts: its container runs or docker says why not, the next one runs, and nothing stays behind",
+           limit=900, only_full=True)
+def start_disturbed(t):
+    for name, kill in (("engine", kill_there), ("rexec_server", kill_there), ("udsproxyd", kill_here)):
+        starts = begun()
+        kill(name)
+        text = starts.communicate(timeout=PATIENT)[0]
+        true(text == "started\n" if starts.returncode == 0 else text, (name, starts.returncode, text))
+        eventually(lambda: docker("run", "--rm", "--network", "none", IMAGE, "echo", "new", check=False).text == "new", PATIENT, "the next one runs")
+        eventually(lambda: docker("ps", "-aq").text == "", 60, "docker knows of none")
+        nothing_left()
 
 
 @offloaded("the host loses power while a container runs: it is dead then, keeps its data, and starts again", reboots=True, needs={"lab"}, limit=600, only_full=True)
