@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The units of systemd on both machines, which boot with it."""
 
-import ast
-
 from qtest.checks import eq
+from runner.dpu_power import begin, end
 from runner.driven import call, driven
 from runner.machines import MACHINES, LabError
 
@@ -21,7 +20,7 @@ def boots(lab):
     lab.call("boot", "host")
     for machine in MACHINES:
         call(lab, machine, "units", "is_active")
-    pids, counted = ast.literal_eval(call(lab, "dpu", "power", "begin").splitlines()[-1])
+    pids, counted = begin(lab)
     before = call(lab, "host", "power", "processes", pids)
     call(lab, "dpu", "units", "finds_others")
     call(lab, "dpu", "units", "restart")
@@ -29,8 +28,7 @@ def boots(lab):
     lab.call("crash", "dpu")
     lab.call("boot", "dpu")
     call(lab, "dpu", "units", "is_active")
-    call(lab, "dpu", "power", "found_again", pids, counted)
-    call(lab, "host", "power", "nothing_left")
+    end(lab, pids, counted)
     for machine in reversed(MACHINES):
         call(lab, machine, "units", "stop")
 

@@ -10,7 +10,7 @@ import urllib.request
 
 from qtest import ROOT, case, eq, eventually, files, host, offload, on_host, process, true
 from qtest.filesystems import build_directory
-from qtest.offload import IMAGE, nothing_left
+from qtest.offload import IMAGE, as_before, nothing_left, state
 
 MANUAL = True
 KEEPS_MOUNTS = True
@@ -71,12 +71,17 @@ POD = {
 }
 
 
+# Of both machines, before the first pod.
+BEFORE = {}
+
+
 def set_up(_):
     true(os.path.exists(PROGRAM), "kubelet is there: make test-kubelet")
     os.makedirs(os.path.dirname(MANIFEST), exist_ok=True)
     files.write(f"{DIRECTORY}/kubelet.json", json.dumps(SETTINGS).encode())
     offload.set_up(CONFIG)
     process.run(["ctr", "-n", "k8s.io", "images", "import", offload.ARCHIVE], patience=PATIENT)
+    BEFORE.update(state())
 
 
 def tear_down(_):
@@ -186,7 +191,7 @@ def measures(t):
     true(files.read(card) != there, "which is not this machine's")
 
 
-@case("a pod whose manifest is removed ends, and leaves no process and no mount", who=[ROOT], needs={"qtfs", "two"}, limit=600, only_full=True)
+@case("a pod whose manifest is removed ends, and leaves both machines as they were", who=[ROOT], needs={"qtfs", "two"}, limit=600, only_full=True)
 def ends(t):
     identity = pod()["metadata"]["uid"]
     os.unlink(MANIFEST)
@@ -194,3 +199,5 @@ def ends(t):
     eventually(lambda: not host.files.exists(f"/var/lib/kubelet/pods/{identity}"), PATIENT, "its volumes are gone")
     process.run("ctr -n k8s.io images ls -q | xargs ctr -n k8s.io images rm", patience=PATIENT)
     nothing_left()
+    # kubelet takes away what is dead once a minute.
+    as_before(BEFORE, 2 * PATIENT)

@@ -98,7 +98,7 @@ def clear():
 
 
 def offloaded(what, reboots=False, **more):
-    """Registers a case that needs both machines as they are set up here, and leaves both as they were, if it boots none."""
+    """Registers a case that needs both machines as they are set up here, and leaves both as they were."""
     def register(function):
         @functools.wraps(function)
         def body(t):
@@ -106,8 +106,7 @@ def offloaded(what, reboots=False, **more):
             try:
                 function(t)
                 nothing_left()
-                if not reboots:
-                    as_before(before)
+                as_before(before, rebooted=reboots)
             except BaseException:
                 clear()
                 raise

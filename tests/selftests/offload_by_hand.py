@@ -87,6 +87,7 @@ def docker(*arguments):
       limit=300, only_full=True)
 def by_hand(t):
     docker("load", "-i", offload.ARCHIVE)
+    before = offload.state()
     eq(docker("run", "--rm", "--network", "none", offload.IMAGE, "cat", "/etc/hello").text, "hello from the upper layer")
     docker("run", "-d", "--name", "hand", "--network", "none", offload.IMAGE, "sleep", "1000")
     pid = docker("inspect", "-f", "{{.State.Pid}}", "hand").text
@@ -94,3 +95,4 @@ def by_hand(t):
     eq(docker("exec", "hand", "echo", "in there").text, "in there")
     docker("rm", "-f", "hand")
     offload.nothing_left()
+    offload.as_before(before)

@@ -44,6 +44,7 @@ def in_root(t):
     offload.offload("status")
     offload.offload("check")
     docker("load", "-i", offload.ARCHIVE)
+    before = offload.state()
     docker("run", "-d", "--name", "in-root", "--network", "none", offload.IMAGE, "sleep", "1000")
     pid = docker("inspect", "-f", "{{.State.Pid}}", "in-root")
     eq(host.process.run(["cat", f"/proc/{pid}/comm"]).text, "sleep")
@@ -56,6 +57,7 @@ def in_root(t):
     eq(inside("ctr", "run", "--rm", offload.IMAGE, "once", "echo", "from ctr"), "from ctr")
     inside("ctr", "images", "rm", offload.IMAGE)
     offload.nothing_left()
+    offload.as_before(before)
     # Everything goes, and comes again.
     offload.offload("down")
     eq(mounts(), [f"{ROOT_DIRECTORY}/usr"])

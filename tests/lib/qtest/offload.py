@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Both machines as `qtfs-offload up` makes them: containerd and dockerd here, containers on the host."""
 
+import glob
 import os
 import re
 import shutil
@@ -138,10 +139,9 @@ def commands():
 
 
 def containers():
-    """The control groups that containers have on this machine."""
-    groups = "/sys/fs/cgroup"
-    return sorted(os.path.join(top, name) for top in ("docker", "default", "k8s.io") if os.path.isdir(f"{groups}/{top}")
-                  for name in os.listdir(f"{groups}/{top}") if os.path.isdir(f"{groups}/{top}/{name}"))
+    """The control groups that containers have on this machine, or that systemd would make for them."""
+    patterns = ("docker/*/", "default/*/", "k8s.io/*/", "system.slice/docker-*.scope/", "system.slice/cri-containerd-*.scope/")
+    return sorted(path.rstrip("/") for pattern in patterns for path in glob.glob(pattern, root_dir="/sys/fs/cgroup"))
 
 
 def left_here():
@@ -184,9 +184,10 @@ PASSING = ("python3", "agent", "sh", "sleep", "pgrep")
 # Directories of the daemons, and how deep they are looked at: what is below belongs to images.
 LOOKED_AT = {"/run/containerd": 4, "/run/docker": 4, "/run/qtfs": 3, "/var/lib/docker/containers": 2, "/var/lib/docker/volumes": 2,
              "/var/lib/docker/overlay2": 1, "/var/lib/containerd/io.containerd.runtime.v2.task": 3,
-             "/var/lib/containerd/io.containerd.grpc.v1.cri": 3, "/var/lib/containerd/tmpmounts": 1}
+             "/var/lib/containerd/io.containerd.grpc.v1.cri": 3, "/var/lib/containerd/tmpmounts": 1, "/var/lib/kubelet/pods": 1}
 # What the first container, of a namespace of containerd or of all, makes for those that follow.
-FIRST = re.compile(r".*/(moby|default|docker|k8s\.io|kubepods)|/run/docker/(netns|runtime-runc)|/run/containerd/(s|runc|fifo)|.*/(containers|sandboxes)"
+FIRST = re.compile(r".*/(moby|default|docker|k8s\.io|kubepods(/besteffort|/burstable)?)|/run/docker/(netns|runtime-runc)|/run/containerd/(s|runc|fifo)"
+                   r"|.*/(containers|sandboxes)"
                    # dockerd takes the first away once a minute; one that was killed leaves the second, until a machine boots.
                    r"|/run/docker/netns/.*|/run/docker/libnetwork/.*\.sock")
 
@@ -243,24 +244,25 @@ def state():
     return {"here": state_here(), "there": host.call("qtest.offload", "state_here")}
 
 
-def difference(before, after):
+def difference(before, after, rebooted):
     """What is there more or less than before, by machine and kind."""
     found = {}
     for machine, kinds in before.items():
         for kind, counts in kinds.items():
             was, is_now = Counter(counts), Counter(after[machine][kind])
-            if was != is_now:
-                found[machine, kind] = dict(is_now - was), dict(was - is_now)
+            more, less = is_now - was, was - is_now
+            if more or less and not rebooted:
+                found[machine, kind] = dict(more), dict(less)
     return found
 
 
-def as_before(before, seconds=60):
-    """Both machines are as they were, soon."""
+def as_before(before, seconds=60, rebooted=False, now=state):
+    """All is as it was, soon, on both machines unless now() tells of others; what was booted anew may have lost what it does not need."""
     seen = {}
 
     def same():
         seen.clear()
-        seen.update(difference(before, state()))
+        seen.update(difference(before, now(), rebooted))
         return not seen
     try:
         eventually(same, seconds)

@@ -2,6 +2,8 @@
 """What happens on each machine while the power of the dpu is cut; the runner calls these one after another."""
 
 import ast
+import json
+import os
 
 from . import files
 from . import image
@@ -11,6 +13,7 @@ from .checks import eq, eventually, true
 from .filesystems import unload_module
 
 PATIENT = 200
+BEFORE = "/srv/state-before"
 # What the lab's machines keep is on their disks; this is what a provisioned DPU has there.
 COUNT = "echo started >>/v/log; i=0; while sleep 1; do i=$((i+1)); echo tick $i; done"
 
@@ -26,20 +29,30 @@ def ctr(*arguments, check=True):
 
 
 def up(key):
-    """A machine before its first container; the dpu has an image."""
+    """A machine before its first container."""
     unload_module()
     offload.prepare(key.encode())
     offload.offload("up")
 
 
-def begin():
-    """On the dpu: containers of both daemons run. Their processes."""
+def load():
+    """On the dpu: both daemons have an image."""
     image.save(offload.ARCHIVE, offload.IMAGE)
     docker("load", "-i", offload.ARCHIVE)
+    ctr("images", "import", offload.ARCHIVE)
+
+
+def remember():
+    """On each machine: what it has before the first container."""
+    files.write(BEFORE, json.dumps(offload.state_here()).encode())
+    os.sync()
+
+
+def begin():
+    """On the dpu: containers of both daemons run. Their processes."""
     docker("run", "-d", "--name", "counts", "--network", "none", "-v", "kept:/v", offload.IMAGE, "sh", "-c", COUNT)
     docker("run", "-d", "--name", "paused", "--network", "none", offload.IMAGE, "sleep", "1234")
     docker("pause", "paused")
-    ctr("images", "import", offload.ARCHIVE)
     ctr("run", "-d", offload.IMAGE, "task", "sleep", "1235")
     pids = [int(docker("inspect", "-f", "{{.State.Pid}}", name)) for name in ("counts", "paused")]
     pids.append(int(ctr("task", "ls").splitlines()[-1].split()[1]))
@@ -53,14 +66,17 @@ def ticks():
 
 
 def started(pid):
-    """What a process is and when it started."""
+    """What a process is, when it started, and its control group."""
     command = files.read(f"/proc/{pid}/cmdline")
-    return command, files.read(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[19]
+    group = files.read(f"/proc/{pid}/cgroup").decode().strip().partition("::")[2]
+    return command, files.read(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[19], group
 
 
 def processes(pids):
-    """On the host: the containers' processes."""
-    print([started(pid) for pid in ast.literal_eval(pids)])
+    """On the host: the containers' processes, in control groups that are not systemd's."""
+    found = [started(pid) for pid in ast.literal_eval(pids)]
+    eq([group.split("/")[1] for *_, group in found], ["docker", "docker", "default"])
+    print(found)
 
 
 def found_again(pids, counted):
@@ -90,5 +106,7 @@ def found_again(pids, counted):
 
 
 def nothing_left():
-    """On the host: nothing of the containers is there."""
+    """On each machine: nothing of the containers is there."""
     eventually(lambda: offload.left_here() == offload.EMPTY, 60, f"nothing is left: {offload.left_here()}")
+    before = json.loads(files.read(BEFORE))
+    offload.as_before({"here": before}, rebooted=True, now=lambda: {"here": offload.state_here()})
