@@ -116,7 +116,7 @@ def offloaded(what, reboots=False, **more):
 
 # --- What is where. ---
 
-@offloaded("qtfs-offload status and check find nothing wrong on either machine")
+@offloaded("qtfs-offload status and check find nothing wrong on either machine; status fails, and says so, when something does not run")
 def fine(t):
     # What an NTP client would see to.
     begun = 0
@@ -128,6 +128,8 @@ def fine(t):
         true("WRONG" not in found.text and "DOWN" not in found.text, found.text)
         found = host.process.run([offload.program("qtfs-offload"), command], patience=100)
         true("WRONG" not in found.text and "DOWN" not in found.text, found.text)
+    files.write("/srv/more.toml", files.read(f"{offload.DIRECTORY}/offload.toml") + b"[kubelet]\n")
+    offload.does_not_run("kubelet", "--config", "/srv/more.toml")
 
 
 @offloaded("the daemons keep no mount of what they have unpacked")

@@ -60,6 +60,7 @@ def in_root(t):
     offload.as_before(before)
     # Everything goes, and comes again.
     offload.offload("down")
+    offload.does_not_run("dockerd")
     eq(mounts(), [f"{ROOT_DIRECTORY}/usr"])
     offload.offload("up")
     offload.offload("up")

@@ -12,7 +12,7 @@ from . import files
 from . import image
 from . import process
 from . import server
-from .checks import eventually
+from .checks import eq, eventually, true
 from .filesystems import build_directory, program, unload_module
 from .remote import host
 
@@ -36,6 +36,13 @@ BUNDLES = "/run/containerd/io.containerd.runtime.v2.task"
 def offload(*arguments, check=True, patience=200):
     """qtfs-offload ARGUMENTS"""
     return process.run([program("qtfs-offload"), *arguments], check=check, patience=patience)
+
+
+def does_not_run(name, *options):
+    """`qtfs-offload status` fails, and says that a program, or one like this, was not started."""
+    found = offload("status", *options, check=False)
+    eq(found.status, 1)
+    true(re.search(f"^DOWN +{name} +not started: qtfs-offload up$", found.text, re.MULTILINE), found)
 
 
 def configure(key, config=CONFIG):

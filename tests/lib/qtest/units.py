@@ -108,6 +108,7 @@ def stop():
     """Nothing of it is left."""
     systemctl("stop", UNIT)
     eq(show("ActiveState"), "inactive")
+    offload.does_not_run("(engine|udsproxyd)")
     names = offload.commands()
     daemons = {"containerd", "dockerd", "engine", "udsproxyd", "rexec_server", "rexec-agent", "qtfs-offload"}
     eq(sorted(daemons.intersection(names)), [], "programs that still run")
