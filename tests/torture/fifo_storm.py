@@ -72,7 +72,7 @@ def many(t):
 def plays(top, names, seed, seconds):
     """Opens, reads and writes at random, interrupted by signals; how often what happened."""
     choose = random.Random(seed)
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, Interrupted.comes)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     found = {}
     end = time.monotonic() + seconds
@@ -103,17 +103,22 @@ def plays(top, names, seed, seconds):
 class Interrupted(OSError):
     """A signal came; Python would try again."""
 
+    wanted = False
+
+    @classmethod
+    def comes(cls, *_):
+        """What the signal does."""
+        if cls.wanted:
+            raise cls(EINTR, "interrupted")
+
 
 def interruptible(function, *arguments):
     """Calls it, once."""
-    def handler(*_):
-        raise Interrupted(EINTR, "interrupted")
-
-    signal.signal(signal.SIGALRM, handler)
+    Interrupted.wanted = True
     try:
         return function(*arguments)
     finally:
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        Interrupted.wanted = False
 
 
 @case("random opens, reads, writes, signals, kills and cuts of the link leave nothing behind", who=[ROOT], needs="qtfs", limit=240, full=3600)
