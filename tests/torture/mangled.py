@@ -7,13 +7,15 @@ import os
 import random
 import select
 import signal
+import socket
 import subprocess
 import termios
 import time
 from collections import Counter
 
-from qtest import ROOT, case, eq, eventually, files, filesystems, host, process, run, server, spawn, syscalls, true
+from qtest import ROOT, case, eq, eventually, files, filesystems, host, process, proxy, run, server, spawn, syscalls, true
 from qtest.checks import patience
+from qtest.inotify import Inotify
 
 # The cases mount what they need.
 MANUAL = True
@@ -33,6 +35,12 @@ def set_up(fs):
     filesystems.load_module(fresh=True)
     for path in (TOP, PROC):
         os.makedirs(path, exist_ok=True)
+    proxy.start()
+
+
+def tear_down(_):
+    """Others find no daemon."""
+    proxy.stop()
 
 
 def program():
@@ -141,12 +149,68 @@ def fifos(top, choose):
         os.close(fd)
 
 
+def sockets(top, choose):
+    """Connects to a program of the host, or lets the host connect."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(2)
+        if choose(2):
+            name = f"{top}/s{choose(2)}"
+            quietly(lambda: os.unlink(name))
+            sock.bind(name)
+            sock.listen()
+        else:
+            sock.connect(f"{top}/{ECHO}")
+            for _ in range(3):
+                sock.sendall(b"x" * (1 + choose(3000)))
+                sock.recv(3000)
+
+
+def watches(top, choose):
+    """Watches the directory, where the host changes something all the time, and a file."""
+    told = Inotify()
+    try:
+        quietly(lambda: told.add(f"{top}/f{choose(8)}"))
+        told.add(top)
+        select.select([told.fd], [], [], 0.5)
+        told.read()
+    finally:
+        told.close()
+
+
+ECHO = "echo"
+
+
+def stirs(path):
+    """On the host: an echo at a socket, and changes that watches are told of, until it is killed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(f"{path}/{ECHO}")
+        listener.listen(100)
+        while True:
+            files.write(f"{path}/stirred", b"x")
+            os.unlink(f"{path}/stirred")
+            if select.select([listener], [], [], 0.1)[0]:
+                with listener.accept()[0] as sock:
+                    sock.settimeout(0.5)
+                    quietly(lambda: echoes(sock))  # pylint: disable=cell-var-from-loop
+
+
+def echoes(sock):
+    """Sends back what comes."""
+    while data := sock.recv(3000):
+        sock.sendall(data)
+
+
 def quietly(action):
     """Does something that may fail in any way but hang for ever."""
     try:
         action()
     except (OSError, ValueError, process.ChildFailed):
         pass
+
+
+WORK = (one_file, names, processes, fifos, sockets, watches)
+# What of it the wire must have seen in the full form, beside the rest.
+RARE = {"CHANNEL", "SEND", "RECEIVE", "NOTIFY", "LOCK", "POLL"}
 
 
 class Choose:
@@ -169,7 +233,7 @@ def worker(seed):
     signal.signal(signal.SIGBUS, signal.SIG_DFL)
     choose = Choose(seed)
     while True:
-        what = (one_file, names, processes, fifos)[choose(4)]
+        what = WORK[choose(len(WORK))]
         quietly(lambda: what(TOP, choose))  # pylint: disable=cell-var-from-loop
 
 
@@ -236,14 +300,16 @@ def torture(t, side, rounds, *more, every=15):
     for number in range(rounds):
         seed = t.first_seed + number
         host.files.fresh_directory(EXPORT)
+        stirring = host.background.start(__file__, "stirs", EXPORT)
         with Relay(side, every, seed, *more) as relay:
             mounts += one_round(seed, relay)
+        host.background.stop(stirring)
         changed.update(relay.changed())
         works()
     t.note(f"{changed.total()} frames changed in {rounds} rounds, {mounts} of them mounted; by message: "
            + ", ".join(f"{name} {count}" for (name, _), count in sorted(changed.items())))
     true(mounts > 0 and changed.total() > 10 * rounds, f"there was work: {changed}")
-    return changed
+    return {name for name, _ in changed}
 
 
 @case("what the server says is changed: the client ends connections, and nothing else", who=[ROOT], needs="qtfs", limit=300, full=14400,
@@ -251,14 +317,16 @@ def torture(t, side, rounds, *more, every=15):
 def by_server(t):
     t.seed()
     # The greeting and the answer to ATTACH stay whole, else there is nothing to mount most of the time.
-    torture(t, "server", t.amount(2, 300), "--skip", "2")
+    names = torture(t, "server", t.amount(2, 300), "--skip", "2")
+    eq(t.amount(set(), RARE | {"WAKE", "NOTIFIED"}) - names, set(), "never changed")
 
 
 @case("what the client says is changed: the server ends connections, and nothing else", who=[ROOT], needs="qtfs", limit=300, full=14400,
       loses=True)
 def by_client(t):
     t.seed()
-    torture(t, "client", t.amount(1, 300), "--skip", "2")
+    names = torture(t, "client", t.amount(1, 300), "--skip", "2")
+    eq(t.amount(set(), RARE) - names, set(), "never changed")
 
 
 @case("greetings are changed, by both sides", who=[ROOT], needs="qtfs", limit=300, full=7200, loses=True)

@@ -9,6 +9,7 @@ use crate::conn::Server;
 use crate::hostile::Random;
 use anyhow::Context;
 use anyhow::Result;
+use qtfs_proto::event::Event;
 use qtfs_proto::frame::HEADER_LEN;
 use qtfs_proto::Header;
 use qtfs_proto::Kind;
@@ -206,6 +207,8 @@ fn put(frame: &mut [u8], at: usize, size: usize, number: u64) {
 fn name(header: &Header) -> String {
     match (header.kind, Op::try_from(header.op)) {
         (Kind::Request | Kind::Reply, Ok(op)) => op.name().to_owned(),
+        (Kind::Event, _) if header.op == Event::WAKE => "WAKE".to_owned(),
+        (Kind::Event, _) if header.op == Event::NOTIFIED => "NOTIFIED".to_owned(),
         (kind, _) => format!("{kind:?}"),
     }
 }

@@ -4,8 +4,8 @@
 //! writing it again gives the same bytes.
 //!
 //! The first byte of an input chooses what the rest is: 0 a header, 1 a stream of frames, 2
-//! directory entries, 3 to 126 the body of the request with that number less 2, 127 an event, from 128 on
-//! the body of the reply to request number less 127.
+//! directory entries, 3 to 125 the body of the request with that number less 2, 126 a message of a channel, 127 an event,
+//! from 128 on the body of the reply to request number less 127.
 
 #![no_main]
 
@@ -26,8 +26,9 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         0 => header(bytes),
         1 => frames(bytes),
         2 => directory(bytes),
+        126 => relay(bytes),
         127 => event(bytes),
-        3..=126 => body(what - 2, false, bytes),
+        3..=125 => body(what - 2, false, bytes),
         128.. => body(what - 127, true, bytes),
     }
     Corpus::Keep
@@ -91,6 +92,17 @@ fn directory(bytes: &[u8]) {
         rest.is_empty(),
         "entries end with the data or with an error"
     );
+}
+
+/// A message between engine and the daemon of the DPU, which the client's kernel reads too.
+fn relay(bytes: &[u8]) {
+    let Ok(message) = relay::Message::decode(bytes) else {
+        return;
+    };
+    same(&message, bytes);
+    if let relay::Message::Data { rights, .. } = message {
+        assert_eq!(rights.iter().count(), rights.len());
+    }
 }
 
 /// An event: its number and its body.
