@@ -6,12 +6,15 @@
  * meanwhile: it lets others go on that wait for it. Nobody may wait here, so
  * files are open at once, and it is asked whether the other end has come. For
  * reading that is what O_NONBLOCK does. For writing O_NONBLOCK fails as long as
- * nobody reads, so a reader is pretended for as long as opening takes; those
- * who wait for one look at the number of readers that ever came, which stays.
+ * nobody reads, and no reader may be pretended: whoever opens the FIFO for
+ * writing meanwhile would take it for one. So such files are opened without
+ * fifo_open(), and are what it makes of those that wait in it.
  */
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/fsnotify.h>
 #include <linux/pipe_fs_i.h>
+#include <linux/slab.h>
 #include <linux/wait.h>
 
 #include "fifo.h"
@@ -38,38 +41,76 @@ static struct pipe_inode_info *qtfs_fifo_hold(struct inode *inode)
 	return pipe;
 }
 
-static struct file *qtfs_fifo_open_both(const struct path *path, const struct cred *engine)
+/*
+ * Holds the pipe of a FIFO that nobody had open, and makes it if that is so
+ * still. Only fifo_open() can make pipes, for who reads and writes at once, but
+ * for any inode: here for @spare, which nobody else knows.
+ */
+static struct pipe_inode_info *qtfs_fifo_make(struct inode *inode, struct inode *spare)
 {
-	return dentry_open(path, O_RDWR | O_NONBLOCK | O_LARGEFILE, engine);
-}
+	struct file both = { .f_mode = FMODE_READ | FMODE_WRITE };
+	struct pipe_inode_info *made, *pipe;
+	int ret = spare->i_fop->open(spare, &both);
 
-static void qtfs_fifo_put(const struct path *path, struct pipe_inode_info *pipe,
-			  const struct cred *engine)
-{
-	struct inode *inode = d_inode(path->dentry);
-	struct file *both = NULL;
-
-	/* Only a file can free the pipe. Without memory for one the next to open it does. */
-	if (READ_ONCE(pipe->files) == 1)
-		both = qtfs_fifo_open_both(path, engine);
+	if (ret)
+		return ERR_PTR(ret);
+	made = both.private_data;
 	spin_lock(&inode->i_lock);
-	if (pipe->files > 1)
-		pipe->files--;
+	pipe = inode->i_pipe;
+	if (pipe) {
+		pipe->files++;
+	} else {
+		made->readers = 0;
+		made->writers = 0;
+		inode->i_pipe = made;
+	}
 	spin_unlock(&inode->i_lock);
-	if (!IS_ERR_OR_NULL(both))
-		__fput_sync(both);
+	if (!pipe)
+		return made;
+	spare->i_fop->release(spare, &both);
+	return pipe;
 }
 
 /*
- * Opens a FIFO for writing, with @flags. @seen is for qtfs_fifo_has_partner();
- * @engine may open it in any way.
+ * Makes @file, which was opened with O_PATH and which nobody else knows, a
+ * writer of the FIFO that it names, as fifo_open() and who calls it do.
  */
-struct file *qtfs_fifo_open_writer(const struct path *path, int flags, const struct cred *engine,
-				   unsigned int *seen)
+static int qtfs_fifo_enter(struct file *file, int flags, struct inode *spare, unsigned int *seen)
 {
-	struct inode *inode = d_inode(path->dentry);
+	struct inode *inode = file_inode(file);
 	struct pipe_inode_info *pipe;
-	struct file *file, *both;
+
+	/* What is not the kernel's own has no such pipe. */
+	if (inode->i_fop != spare->i_fop)
+		return -EOPNOTSUPP;
+	pipe = qtfs_fifo_hold(inode) ?: qtfs_fifo_make(inode, spare);
+	if (IS_ERR(pipe))
+		return PTR_ERR(pipe);
+	mutex_lock(&pipe->mutex);
+	*seen = pipe->r_counter;
+	pipe->w_counter++;
+	if (!pipe->writers++)
+		wake_up_interruptible_all(&pipe->rd_wait);
+	mutex_unlock(&pipe->mutex);
+	file->private_data = pipe;
+	file->f_pipe = 0;
+	file->f_op = spare->i_fop;
+	file->f_flags = (flags | O_NONBLOCK) & ~(O_NOCTTY | O_TRUNC);
+	file->f_iocb_flags = iocb_flags(file);
+	/* Of those who may forbid something, none are asked about writing to a FIFO. */
+	file->f_mode = FMODE_OPENED | FMODE_WRITE | FMODE_CAN_WRITE | FMODE_STREAM |
+		       FMODE_NONOTIFY_PERM;
+	fsnotify_open(file);
+	return 0;
+}
+
+/* Opens a FIFO for writing, with @flags. @seen is for qtfs_fifo_has_partner(). */
+struct file *qtfs_fifo_open_writer(const struct path *path, int flags, unsigned int *seen)
+{
+	struct pipe_inode_info *pipe;
+	struct inode *spare;
+	struct file *file;
+	int ret;
 
 	file = file_open_root(path, "", flags | O_NONBLOCK, 0);
 	if (!IS_ERR(file)) {
@@ -78,35 +119,23 @@ struct file *qtfs_fifo_open_writer(const struct path *path, int flags, const str
 		*seen = pipe ? READ_ONCE(pipe->r_counter) - 1 : 0;
 		return file;
 	}
+	/* Otherwise nothing is in the way but that nobody reads. */
 	if (PTR_ERR(file) != -ENXIO)
 		return file;
-	pipe = qtfs_fifo_hold(inode);
-	if (!pipe) {
-		/* Nobody has it open, so nobody waits who could take this for a reader. */
-		both = qtfs_fifo_open_both(path, engine);
-		if (IS_ERR(both))
-			return both;
-		pipe = qtfs_fifo(both);
-		*seen = pipe ? READ_ONCE(pipe->r_counter) : 0;
-		file = pipe ? file_open_root(path, "", flags | O_NONBLOCK, 0) : ERR_PTR(-EOPNOTSUPP);
-		__fput_sync(both);
-		return file;
+	spare = kzalloc_obj(*spare);
+	if (!spare)
+		return ERR_PTR(-ENOMEM);
+	spin_lock_init(&spare->i_lock);
+	init_special_inode(spare, S_IFIFO, 0);
+	file = dentry_open(path, O_PATH, current_cred());
+	if (!IS_ERR(file)) {
+		ret = qtfs_fifo_enter(file, flags, spare, seen);
+		if (ret) {
+			__fput_sync(file);
+			file = ERR_PTR(ret);
+		}
 	}
-	mutex_lock(&pipe->mutex);
-	pipe->readers++;
-	*seen = pipe->r_counter;
-	mutex_unlock(&pipe->mutex);
-	file = file_open_root(path, "", flags | O_NONBLOCK, 0);
-	mutex_lock(&pipe->mutex);
-	if (!--pipe->readers)
-		wake_up_interruptible_all(&pipe->wr_wait);
-	/*
-	 * Also for writers that wait in open(2): a reader who came meanwhile was
-	 * not the first and has woken nobody, see fifo_open().
-	 */
-	wake_up_interruptible_all(&pipe->rd_wait);
-	mutex_unlock(&pipe->mutex);
-	qtfs_fifo_put(path, pipe, engine);
+	kfree(spare);
 	return file;
 }
 

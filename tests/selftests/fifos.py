@@ -10,7 +10,8 @@ import select
 import signal
 import struct
 import termios
-from errno import EACCES, EAGAIN, EBADF, EINVAL, EIO, ENXIO, EPIPE, ESPIPE
+import time
+from errno import EACCES, EAGAIN, EBADF, EINTR, EINVAL, EIO, ENXIO, EPIPE, ESPIPE
 
 from qtest import ROOT, USER, case, counters, eq, eventually, files, fails, filesystems, host, lab, on_host, process, run, spawn, true
 from qtest.sides import Here, There
@@ -142,6 +143,67 @@ def interrupted(t):
     true(writer.sleeps(), "nobody is left who reads")
     eq(fifo.start(Here, read_all).result(), b"data")
     writer.result()
+
+
+@on_host
+def writes_nowhere(path, seconds):
+    """Opens for writing again and again while nobody reads; how often it could."""
+    end, found = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        found += can_write(path)
+    return found
+
+
+def finds_no_reader(path, count):
+    """As many times as it is told to."""
+    for _ in range(count):
+        fails(ENXIO, os.open, path, os.O_WRONLY | os.O_NONBLOCK)
+
+
+def waits_in_vain(path, count):
+    """Waits in open for a moment, as many times as it is told to."""
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, True)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    libc, get_errno = process.syscalls.libc, process.syscalls.ctypes.get_errno
+    for _ in range(count):
+        eq((libc.open(os.fsencode(path), os.O_WRONLY), get_errno()), (-1, EINTR))
+
+
+@case("writers take no other writer for a reader, however many come at the same moment: all wait, with O_NONBLOCK it is ENXIO, and so on the host",
+      who=[ROOT], needs=NEEDS, limit=120)
+def writers_only(t):
+    # The pipe is there only while somebody has the FIFO open, or always, since somebody of the host waits.
+    for waits_there in (False, True):
+        fifo = Fifo(t, f"p{waits_there}")
+        writers = [fifo.start(There, write_all, b".")] if waits_there else []
+        true(all(writer.sleeps() for writer in writers), "it waits")
+        other = host.background.start(__file__, "writes_nowhere", fifo.there, 4)
+        programs = [fifo.start(Here, waits_in_vain, 50) for _ in range(4)] + [fifo.start(Here, finds_no_reader, 200)]
+        for program in programs:
+            program.result()
+        eq(host.background.finish(other), 0, "the host found a reader")
+        writers += [fifo.start(Here, write_all, b".") for _ in range(4)]
+        true(all(writer.sleeps() for writer in writers), "all wait")
+        eventually(lambda: counters.in_flight(t.fs.mnt) == 0, 20, "the host knows of all")
+        eq(([writer.alive() for writer in writers], can_write(fifo.there)), ([True] * len(writers), False))
+        eq(fifo.start(There, read_all).result(), b"." * len(writers))
+        for writer in writers:
+            writer.result()
+
+
+@case("a writer that nobody waits for any more is none, also where it made the pipe, and a reader that comes then waits for another", who=[ROOT], needs=NEEDS)
+def writer_leaves(t):
+    fifo = Fifo(t)
+    for where in (Here, There):
+        writer = fifo.start(Here, write_all, b"gone")
+        true(writer.sleeps(), "it waits")
+        eventually(lambda: counters.in_flight(t.fs.mnt) == 0, 20, "the host knows of it")
+        writer.kill()
+        reader = fifo.start(where, read_all)
+        true(reader.sleeps() and reader.alive(), "nobody writes")
+        fifo.start(There, write_all, b"data").result()
+        eq(reader.result(), b"data")
 
 
 @case("permission is asked for as everywhere", who=[USER], needs=NEEDS)

@@ -42,17 +42,12 @@ use crate::{
 const MAX_RECEIVE: usize = 64 * 1024;
 
 /// Opens what was found. Without NONBLOCK it is open also when nobody reads what is to be written.
-pub(super) fn open(
-    ctx: &Context<'_>,
-    r: &Open<'_>,
-    found: &Found<'_>,
-    how: How,
-) -> Result<(File, OtherEnd)> {
+pub(super) fn open(r: &Open<'_>, found: &Found<'_>, how: How) -> Result<(File, OtherEnd)> {
     if how.write {
         found.writable()?;
     }
     let waits = !r.flags.has(OpenFlags::NONBLOCK);
-    Ok(fifo::open(&found.path, how, waits, ctx.worker.cred())?)
+    Ok(fifo::open(&found.path, how, waits)?)
 }
 
 /// See [`Receive`].

@@ -177,7 +177,7 @@ fn existing<'r>(
     let mut how = how(r);
     // Who names a FIFO by its node knows what it is.
     if path.is_fifo() && !r.target.node.is_none() {
-        let (file, end) = fifo::open(ctx, r, &found, how)?;
+        let (file, end) = fifo::open(r, &found, how)?;
         return Ok(Outcome::Open(found, file, end));
     }
     if !path.is_dir() && !path.is_regular() {

@@ -94,10 +94,6 @@ impl Cred {
         Ok(Self(cred))
     }
 
-    pub(super) fn as_raw(&self) -> *const bindings::cred {
-        self.0.as_ptr()
-    }
-
     /// Acts with this credential until the guard is dropped.
     pub fn enter(&self) -> Acting<'_> {
         // SAFETY: The credential is held longer than the guard lives, and the guard cannot leave

@@ -11,7 +11,6 @@ use qtfs_bindings as bindings;
 
 use super::{
     file::How,
-    Cred,
     File,
     Path, //
 };
@@ -24,8 +23,8 @@ pub struct OtherEnd(c_uint);
 /// what [`File::has_partner`] says.
 ///
 /// As `open(2)` with `O_NONBLOCK`, with the current credential; when it `waits`, it is also open
-/// when it is to be written and nobody reads. `engine` may open it in any way.
-pub fn open(path: &Path, how: How, waits: bool, engine: &Cred) -> Result<(File, OtherEnd)> {
+/// when it is to be written and nobody reads; nobody takes that for a reader.
+pub fn open(path: &Path, how: How, waits: bool) -> Result<(File, OtherEnd)> {
     let how = How {
         nonblock: true,
         ..how
@@ -34,9 +33,9 @@ pub fn open(path: &Path, how: How, waits: bool, engine: &Cred) -> Result<(File, 
     if !waits || how.read {
         return Ok((File::open(path, how)?, end));
     }
-    // SAFETY: The path is held, and the credential alive.
+    // SAFETY: The path is held.
     let file = from_err_ptr(unsafe {
-        bindings::qtfs_fifo_open_writer(path.as_raw(), how.flags(), engine.as_raw(), &mut end.0)
+        bindings::qtfs_fifo_open_writer(path.as_raw(), how.flags(), &mut end.0)
     })?;
     let file = NonNull::new(file).ok_or(ENXIO)?;
     // SAFETY: The reference is ours.
