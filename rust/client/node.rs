@@ -298,7 +298,7 @@ impl Node {
         self.watch.load(Ordering::Acquire)
     }
 
-    /// Sets [`Node::watch`].
+    /// Sets [`Node::watch`]; under the lock of what is watched, see [`crate::session::notices`].
     pub(crate) fn set_watch(&self, watch: u64) {
         self.watch.store(watch, Ordering::Release);
     }

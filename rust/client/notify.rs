@@ -33,6 +33,7 @@ use crate::{
     session::{
         bare,
         notices::{
+            Answer,
             Chore,
             Notice, //
         },
@@ -55,25 +56,29 @@ pub(crate) fn permission(inode: &Inode<Qtfs>) -> Result {
     if mask == NotifyMask::NONE {
         return Ok(());
     }
-    let (mount, node) = (inode.mount(), inode.node());
+    let mount = inode.mount();
     let session = &mount.session;
     let notices = &session.notices;
-    let before = node.watch();
-    let (watch, mask) = notices.begin(session, inode, before, mask)?;
-    node.set_watch(watch);
+    let watch = notices.begin(session, inode, mask)?;
     let asked = mount.call(|| {
         Ok(Notify {
             node: mount.id(inode)?,
             watch,
-            mask,
+            // Others may ask at the same time.
+            mask: mask.with(NotifyMask::MASK_ADD),
         })
     });
-    let asked = asked.and_then(|(reply, _)| reply.decode::<Notify>().map(|_| ()));
-    if asked.is_err() && before != watch {
-        node.set_watch(0);
-        notices.end(watch);
+    let (answer, result) = match asked {
+        Ok((reply, _)) => match reply.decode::<Notify>() {
+            Ok(_) => (Answer::Granted, Ok(())),
+            Err(e) => (Answer::Refused, Err(e)),
+        },
+        Err(e) => (Answer::Unknown, Err(e)),
+    };
+    if notices.answered(inode, watch, answer) {
+        forget(session, watch);
     }
-    asked
+    result
 }
 
 /// An inode leaves memory. Called from reclaim.
@@ -84,10 +89,14 @@ pub(crate) fn evict(inode: &Inode<Qtfs>) {
     }
 }
 
-/// Asks HOST for something else, and waits for no answer. Without memory HOST goes on telling.
-fn ask(session: &Arc<Session>, node: NodeId, watch: u64, mask: NotifyMask) {
+/// HOST need not watch by this number any more. Without memory it goes on.
+fn forget(session: &Arc<Session>, watch: u64) {
     if let Ok(none) = Arc::new(Pages::new(), GFP_KERNEL) {
-        let call = Notify { node, watch, mask };
+        let call = Notify {
+            node: NodeId::NONE,
+            watch,
+            mask: NotifyMask::NONE,
+        };
         let incarnation = session.incarnation();
         session.submit(&call, None, none, None, Then::Forget, incarnation);
     }
@@ -105,7 +114,7 @@ pub(crate) fn run(session: &Arc<Session>) {
                 // Without a connection the event comes once more, and so does this.
                 let _ = bare(&header).and_then(|frame| session.send_first(frame));
             }
-            Chore::Forget(watch) => ask(session, NodeId::NONE, watch, NotifyMask::NONE),
+            Chore::Forget(watch) => forget(session, watch),
             Chore::Renew => renew(session),
         }
     }
@@ -133,9 +142,8 @@ fn tell(session: &Arc<Session>, notice: &Notice) {
     if let Some(inode) = own {
         if mask.has(NotifyMask::DELETE_SELF) || mask.has(NotifyMask::UNMOUNT) {
             inode.unwatch();
-            inode.node().set_watch(0);
-            notices.end(notice.watch);
-            ask(session, NodeId::NONE, notice.watch, NotifyMask::NONE);
+            notices.end(&inode, notice.watch);
+            forget(session, notice.watch);
         } else {
             drop_unwatched(session, &inode, notice.watch);
         }
@@ -151,21 +159,22 @@ fn inode_of(session: &Session, watch: u64) -> Option<InodeRef<Qtfs>> {
 
 /// Tells HOST when nobody watches any more, or not as much.
 fn drop_unwatched(session: &Arc<Session>, inode: &Inode<Qtfs>, watch: u64) {
-    let notices = &session.notices;
-    let Some(watched) = notices.watched(watch) else {
+    let incarnation = session.incarnation();
+    let Some(node) = inode.node().id(session) else {
         return;
     };
-    let wanted = inode.watched();
-    if watched.is_fresh() || watched.mask.without(wanted) == NotifyMask::NONE {
+    let Some(mask) = session.notices.narrow(inode, watch) else {
         return;
+    };
+    if mask == NotifyMask::NONE {
+        return forget(session, watch);
     }
-    if wanted == NotifyMask::NONE {
-        inode.node().set_watch(0);
-        notices.end(watch);
-        ask(session, NodeId::NONE, watch, NotifyMask::NONE);
-    } else if let Some(node) = inode.node().id(session) {
-        notices.narrow(watch, wanted);
-        ask(session, node, watch, wanted);
+    let call = Notify { node, watch, mask };
+    let then = Then::Narrowed(watch, mask);
+    match Arc::new(Pages::new(), GFP_KERNEL) {
+        Ok(none) => session.submit(&call, None, none, None, then, incarnation),
+        // HOST goes on telling.
+        Err(e) => then.fail(session, e.into()),
     }
 }
 
@@ -187,8 +196,8 @@ fn missing(inode: &Inode<Qtfs>) {
     }
 }
 
-/// Has HOST watch everything anew. An umount waits for this, so HOST, if it does not answer, is asked
-/// once more later.
+/// Has HOST watch anew what it may have forgotten. An umount waits for this, so HOST, if it does not
+/// answer, is asked once more later.
 fn renew(session: &Arc<Session>) {
     let Ok(stale) = session.notices.stale() else {
         return session.notices.renew_later();
@@ -212,7 +221,7 @@ fn renew(session: &Arc<Session>) {
             Ok(Notify {
                 node,
                 watch,
-                mask: watched.mask,
+                mask: watched.mask.with(NotifyMask::MASK_ADD),
             })
         });
         let asked = asked.and_then(|(reply, _)| reply.decode::<Notify>().map(|_| ()));
@@ -223,6 +232,8 @@ fn renew(session: &Arc<Session>) {
         let is_so = || session.incarnation() == incarnation;
         session.notices.renewed(watch, is_so);
         if session.notices.watched(watch).is_none() {
+            // It was ended while HOST was asked.
+            forget(session, watch);
             continue;
         }
         if let Err(e) = asked {

@@ -794,14 +794,15 @@ messages! {
     {}
 
     /// Tells of what happens to an object from now on, with events of the kind NOTIFIED. Replaces
-    /// what was asked for by the same number.
+    /// what was asked for by the same number, or adds to it.
     40 NOTIFY Notify => NotifyReply, again
     {
         /// The object; anything when nothing is to be told any more.
         node: NodeId,
         /// What the client calls it.
         watch: u64,
-        /// Of what; nothing ends it.
+        /// Of what; nothing ends it. With MASK_ADD it does not matter in which order requests
+        /// are executed.
         mask: NotifyMask,
     }
     {}

@@ -128,10 +128,10 @@ struct qtfs_notify_mark *qtfs_notify_add(struct qtfs_notifier *notifier, struct 
 	return mark;
 }
 
-void qtfs_notify_change(struct qtfs_notify_mark *mark, u32 mask)
+void qtfs_notify_change(struct qtfs_notify_mark *mark, u32 mask, bool add)
 {
 	mask &= QTFS_NOTIFY_WANTED;
-	fsnotify_modify_mark_mask(&mark->mark, mask, QTFS_NOTIFY_WANTED & ~mask);
+	fsnotify_modify_mark_mask(&mark->mark, mask, add ? 0 : QTFS_NOTIFY_WANTED & ~mask);
 }
 
 void qtfs_notify_remove(struct qtfs_notifier *notifier, struct qtfs_notify_mark *mark)

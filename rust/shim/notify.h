@@ -57,7 +57,7 @@ void qtfs_notifier_end(struct qtfs_notifier *notifier);
 void qtfs_notifier_pump(struct qtfs_notifier *notifier);
 struct qtfs_notify_mark *qtfs_notify_add(struct qtfs_notifier *notifier, struct inode *inode,
 					 u64 watch, u32 mask);
-void qtfs_notify_change(struct qtfs_notify_mark *mark, u32 mask);
+void qtfs_notify_change(struct qtfs_notify_mark *mark, u32 mask, bool add);
 void qtfs_notify_remove(struct qtfs_notifier *notifier, struct qtfs_notify_mark *mark);
 
 /* The other side: inodes of ours that are watched. */

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """inotify and fanotify here tell what processes of the host do, and once what is done here."""
 
+import mmap
 import os
 import signal
 import subprocess
-from errno import EACCES
+import time
+from errno import EACCES, ENOENT, ESTALE
 
-from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, server, skip, true
+from qtest import ROOT, USER, case, counters, eq, eventually, fails, files, filesystems, host, lab, on_host, process, server, skip, spawn, true
 from qtest.checks import patience
 from qtest.inotify import BITS, Fanotify, Inotify, Told
 
@@ -208,6 +210,102 @@ def refused(t):
     os.chmod("top", 0o500)
     inotify.add("top")
     inotify.close()
+
+
+def refused_often(path):
+    """Asks for what it may not have until there is nothing; how often."""
+    inotify, count = Inotify(), 0
+    while True:
+        try:
+            inotify.add(path)
+        except OSError as e:
+            if e.errno in (ENOENT, ESTALE):
+                return count
+            eq(e.errno, EACCES)
+            count += 1
+
+
+@case("who is refused takes nothing away from who watches at the same time", who=[ROOT], needs=NEEDS, limit=120)
+def refused_meanwhile(t):
+    for number in range(20):
+        top = f"top{number}"
+        os.mkdir(top, 0o700)
+        before = counters.read(t.fs.mnt)
+        others = [spawn(refused_often, t.path(top), who=USER) for _ in range(2)]
+        eventually(lambda: (counters.read(t.fs.mnt) - before).count("NOTIFY") > 4, 20, "others ask")  # pylint: disable=cell-var-from-loop
+        told = Told(top, mask=BITS["CREATE"])
+        asked = counters.read(t.fs.mnt)
+        eventually(lambda: (counters.read(t.fs.mnt) - asked).count("NOTIFY") > 4, 20, "others go on")  # pylint: disable=cell-var-from-loop
+        host.files.write(t.there(f"{top}/f"))
+        told.until(top, "CREATE", "f")
+        host.os.unlink(t.there(f"{top}/f"))
+        host.os.rmdir(t.there(top))
+        true(all(other.result() > 0 for other in others), "they were refused")
+        told.close()
+
+
+def hears(path, bit, shared, number):
+    """Watches when it is told to, says so, and waits for one event of that kind."""
+    while not shared[0]:
+        pass
+    told = Told(path, mask=BITS[bit])
+    shared[number] = 1
+    told.until(os.path.basename(path), bit, "f")
+
+
+@case("programs that begin to watch at the same moment are each told what they asked for", who=[ROOT], needs=NEEDS, limit=120)
+def at_once(t):
+    for number in range(20):
+        top = f"top{number}"
+        os.mkdir(top)
+        shared = mmap.mmap(-1, mmap.PAGESIZE)
+        children = [spawn(hears, t.path(top), bit, shared, place) for place, bit in enumerate(("CREATE", "CLOSE_WRITE", "ATTRIB", "DELETE"), 1)]
+        shared[0] = 1
+        eventually(lambda: all(shared[:5]), 20, "all watch")  # pylint: disable=cell-var-from-loop
+        host.files.write(t.there(f"{top}/f"))
+        host.os.chmod(t.there(f"{top}/f"), 0o600)
+        host.os.unlink(t.there(f"{top}/f"))
+        for child in children:
+            child.result()
+
+
+@on_host
+def keeps_writing(tops, seconds):
+    """Changes a file in each of these again and again."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for top in tops:
+            files.write(f"{top}/busy", b"data")
+
+
+@case("who begins to watch while it is noticed that others do so no more misses nothing", who=[ROOT], needs=NEEDS, limit=180)
+def renewed_interest(t):
+    tops = [f"top{number}" for number in range(24)]
+    for top in tops:
+        os.mkdir(top)
+    # In every second one somebody watches on, who wants less.
+    stays = Told(*tops[::2], mask=BITS["DELETE_SELF"])
+    leaves = Told(*tops, mask=BITS["MODIFY"])
+    leaves.close()
+    # The client believes for ten seconds that somebody is about to watch.
+    time.sleep(11)
+    before = counters.read(t.fs.mnt)
+    writer = host.background.start(__file__, "keeps_writing", [t.there(top) for top in tops], 3)
+    told = Told(*tops, mask=BITS["CREATE"])
+    eventually(lambda: host.background.finished(writer, 0.1), 30, "it has written")
+    host.background.finish(writer)
+    true((counters.read(t.fs.mnt) - before).count("NOTIFY") > len(tops), "it was noticed")
+    for top in tops:
+        host.files.write(t.there(f"{top}/end"))
+    missing = set(tops)
+
+    def all_told():
+        missing.difference_update(top for top, bits, name in told.more() if name == "end" or "Q_OVERFLOW" in bits)
+        return not missing
+
+    eventually(all_told, 20, "all is told")
+    stays.close()
+    told.close()
 
 
 @case("a cut of the link loses no event", who=[ROOT], needs={NEEDS, "lab"}, limit=120)

@@ -37,8 +37,8 @@ use crate::{
     own, //
 };
 
-/// How long after somebody asked for a watch it is kept though nobody seems to watch: the kernel adds
-/// the watch after it has asked the file system for permission.
+/// How long after HOST agreed to a watch it is kept though nobody seems to watch: the kernel adds the
+/// watch after it has asked the file system for permission.
 const FRESH_US: u64 = 10_000_000;
 
 /// How long the thread waits, in milliseconds, before it asks HOST once more to watch something anew:
@@ -62,25 +62,44 @@ pub(crate) struct Notices {
     thread: Mutex<Option<Thread>>,
 }
 
-/// An inode that HOST watches for us.
+/// An inode that HOST watches for us. Its number is that of the node from its beginning to its end,
+/// see [`Node::watch`](crate::node::Node::watch).
 #[derive(Clone, Copy)]
 pub(crate) struct Watched {
-    pub(crate) key: Key,
-    /// What HOST was asked to tell.
+    key: Key,
+    /// What HOST was asked to tell, by whomever; it tells no more than that.
     pub(crate) mask: NotifyMask,
-    /// When that was, in microseconds since boot.
-    asked: u64,
+    /// When HOST last agreed, or may have, in microseconds since boot.
+    agreed: u64,
+    /// How many ask just now.
+    asking: usize,
+    /// HOST watches, or may: not all who have asked were refused.
+    granted: bool,
+    /// HOST was asked to tell less, and has not answered yet.
+    narrowing: bool,
     /// The inode has left memory.
     evicted: bool,
-    /// The server has lost the session since, and was not asked anew yet.
+    /// HOST may tell less than `mask`, since the server has lost the session or somebody asked for
+    /// more while it was to tell less, and was not asked anew yet.
     stale: bool,
 }
 
 impl Watched {
     /// Whether somebody may be about to watch.
-    pub(crate) fn is_fresh(&self) -> bool {
-        now_us().saturating_sub(self.asked) < FRESH_US
+    fn is_fresh(&self) -> bool {
+        self.asking > 0 || now_us().saturating_sub(self.agreed) < FRESH_US
     }
+}
+
+/// What came of asking HOST to watch.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Answer {
+    /// It does.
+    Granted,
+    /// It does not, for who asked.
+    Refused,
+    /// Whoever asked did not wait for the answer.
+    Unknown,
 }
 
 /// Something that HOST told.
@@ -108,8 +127,7 @@ pub(crate) enum Chore {
     Acknowledge(u32),
     /// HOST need not watch by this number any more.
     Forget(u64),
-    /// The server has lost the session: watch everything anew, and say that something may be
-    /// missing.
+    /// Watch anew what HOST may have forgotten, and say that something may be missing.
     Renew,
 }
 
@@ -123,7 +141,7 @@ struct Inner {
     /// Number of the last event of this incarnation of the session, and what was acknowledged.
     last: u32,
     acknowledged: u32,
-    /// The server has lost the session.
+    /// Some are stale.
     lost: bool,
     /// It did not answer about some that it is to watch anew: when to ask again, in microseconds
     /// since boot, and how long to wait the next time.
@@ -159,19 +177,18 @@ impl Notices {
         })
     }
 
-    /// Notes that HOST is going to be asked to watch an inode by the number `known`, or a new one if
-    /// that is 0. Returns number and mask.
+    /// Notes that HOST is going to be asked to watch an inode, until [`Notices::answered`] is called.
+    /// Returns the number by which it is: all who ask at the same time have the same.
     pub(crate) fn begin(
         &self,
         session: &Arc<Session>,
         inode: &Inode<Qtfs>,
-        known: u64,
         mask: NotifyMask,
-    ) -> Result<(u64, NotifyMask)> {
+    ) -> Result<u64> {
         // One that nobody can see keeps no other in memory.
         let any = own::stranger(inode)?;
         let mut thread = self.thread.lock();
-        let (number, mask) = {
+        let number = {
             // Inodes that leave memory come through this lock.
             let _nofs = NoFs::enter();
             let mut inner = self.inner.lock();
@@ -181,37 +198,76 @@ impl Notices {
             if inner.any.is_none() {
                 inner.any = Some(any);
             }
-            let before = inner.by_number.get(&known).copied();
-            let number = match before {
-                Some(_) => known,
-                None => inner.next,
-            };
-            let watched = Watched {
-                key: inode.node().identity(),
-                mask: mask.with(before.map_or(NotifyMask::NONE, |watched| watched.mask)),
-                asked: now_us(),
-                evicted: false,
-                // Others who watch it were not told yet that something is missing.
-                stale: before.is_some_and(|watched| watched.stale),
-            };
-            inner
-                .by_number
-                .try_create_and_insert(number, watched, GFP_KERNEL)?;
-            inner.next = inner.next.max(number + 1);
-            (number, watched.mask)
+            inner.begin(inode, mask)?
         };
         if thread.is_none() {
             let session = session.clone();
-            *thread = Some(Thread::spawn(fmt!("qtfs-notify"), move || {
-                crate::notify::run(&session)
-            })?);
+            let spawned = Thread::spawn(fmt!("qtfs-notify"), move || crate::notify::run(&session))
+                .inspect_err(|_| {
+                    self.answered(inode, number, Answer::Refused);
+                })?;
+            *thread = Some(spawned);
         }
-        Ok((number, mask))
+        Ok(number)
+    }
+
+    /// Notes what came of asking HOST. Nobody loses by it what others have got or may get: the number
+    /// is ended only if all were refused. Says whether the number was ended before, so that HOST
+    /// watches in vain.
+    pub(crate) fn answered(&self, inode: &Inode<Qtfs>, number: u64, answer: Answer) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(watched) = inner.by_number.get_mut(&number) else {
+            return answer == Answer::Granted;
+        };
+        watched.asking = watched.asking.saturating_sub(1);
+        if answer != Answer::Refused {
+            watched.granted = true;
+            watched.agreed = now_us();
+        }
+        if watched.asking == 0 && !watched.granted {
+            inner.end(inode, number);
+        }
+        false
     }
 
     /// Nothing is watched by this number any more.
-    pub(crate) fn end(&self, number: u64) {
-        let _ = self.inner.lock().by_number.remove(&number);
+    pub(crate) fn end(&self, inode: &Inode<Qtfs>, number: u64) {
+        self.inner.lock().end(inode, number);
+    }
+
+    /// What HOST is to be asked for by a number, if programs want to be told of less than it tells.
+    /// With nothing the number is ended; otherwise [`Notices::narrowed`] is called when HOST has
+    /// answered.
+    pub(crate) fn narrow(&self, inode: &Inode<Qtfs>, number: u64) -> Option<NotifyMask> {
+        let mut inner = self.inner.lock();
+        let watched = inner.by_number.get_mut(&number)?;
+        let wanted = inode.watched();
+        let is_settled = !watched.is_fresh() && !watched.narrowing;
+        if !is_settled || watched.mask.without(wanted) == NotifyMask::NONE {
+            return None;
+        }
+        if wanted == NotifyMask::NONE {
+            inner.end(inode, number);
+        } else {
+            watched.mask = wanted;
+            watched.narrowing = true;
+        }
+        Some(wanted)
+    }
+
+    /// HOST has answered that it tells only of `mask` by a number, or will not answer. Somebody may
+    /// have asked for more meanwhile, and HOST have heard of that first.
+    pub(crate) fn narrowed(&self, number: u64, mask: NotifyMask) {
+        let mut inner = self.inner.lock();
+        let Some(watched) = inner.by_number.get_mut(&number) else {
+            return;
+        };
+        watched.narrowing = false;
+        if watched.mask.without(mask) != NotifyMask::NONE {
+            watched.stale = true;
+            inner.lost = true;
+            self.changed.notify_all();
+        }
     }
 
     /// The inode of a number leaves memory. Waits for nothing, and needs no memory.
@@ -227,13 +283,6 @@ impl Notices {
         }
         drop(inner);
         self.changed.notify_all();
-    }
-
-    /// HOST tells less by this number from now on.
-    pub(crate) fn narrow(&self, number: u64, mask: NotifyMask) {
-        if let Some(watched) = self.inner.lock().by_number.get_mut(&number) {
-            watched.mask = mask;
-        }
     }
 
     /// What is watched by a number.
@@ -266,6 +315,7 @@ impl Notices {
     pub(crate) fn renewed(&self, number: u64, is_so: impl FnOnce() -> bool) {
         let mut inner = self.inner.lock();
         if let Some(watched) = inner.by_number.get_mut(&number) {
+            watched.granted = true;
             watched.stale &= !is_so();
         }
     }
@@ -384,5 +434,42 @@ impl Notices {
         let thread = self.thread.lock().take();
         drop(thread);
         drop(any);
+    }
+}
+
+impl Inner {
+    /// Notes that somebody asks HOST to watch an inode. Returns its number.
+    fn begin(&mut self, inode: &Inode<Qtfs>, mask: NotifyMask) -> Result<u64> {
+        let node = inode.node();
+        if let Some(watched) = self.by_number.get_mut(&node.watch()) {
+            watched.key = node.identity();
+            watched.mask = watched.mask.with(mask);
+            watched.asking += 1;
+            return Ok(node.watch());
+        }
+        let number = self.next;
+        let watched = Watched {
+            key: node.identity(),
+            mask,
+            agreed: now_us(),
+            asking: 1,
+            granted: false,
+            narrowing: false,
+            evicted: false,
+            stale: false,
+        };
+        self.by_number
+            .try_create_and_insert(number, watched, GFP_KERNEL)?;
+        self.next += 1;
+        node.set_watch(number);
+        Ok(number)
+    }
+
+    /// Nothing is watched by this number any more.
+    fn end(&mut self, inode: &Inode<Qtfs>, number: u64) {
+        let _ = self.by_number.remove(&number);
+        if inode.node().watch() == number {
+            inode.node().set_watch(0);
+        }
     }
 }

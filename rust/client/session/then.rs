@@ -19,6 +19,7 @@ use qtfs_proto::{
         Write, //
     },
     FileId,
+    NotifyMask,
     Op,
     OpenFlags,
     Request as Message, //
@@ -120,6 +121,8 @@ pub(crate) enum Then {
     Polled(Arc<Channel>),
     /// A message has gone into a channel.
     Sent(Arc<Channel>),
+    /// By this number HOST tells of no more than this.
+    Narrowed(u64, NotifyMask),
 }
 
 impl Then {
@@ -132,6 +135,7 @@ impl Then {
             Self::Received(channel, _) => channel.received(Err(error), None),
             Self::Polled(channel) => channel.polled(Err(error)),
             Self::Sent(channel) => channel.sent(Err(error)),
+            Self::Narrowed(watch, mask) => session.notices.narrowed(watch, mask),
         }
     }
 
@@ -148,6 +152,7 @@ impl Then {
             Self::Received(channel, pages) => channel.received(result, Some(pages)),
             Self::Polled(channel) => channel.polled(result),
             Self::Sent(channel) => channel.sent(result),
+            Self::Narrowed(watch, mask) => session.notices.narrowed(watch, mask),
         }
     }
 }

@@ -164,7 +164,7 @@ fn flags(lines: &mut Vec<String>) {
         LockFlags { WAIT FLOCK OFD RECLAIM }
         NotifyMask {
             ACCESS MODIFY ATTRIB CLOSE_WRITE CLOSE_NOWRITE OPEN MOVED_FROM MOVED_TO CREATE DELETE DELETE_SELF MOVE_SELF
-            UNMOUNT OVERFLOW ISDIR
+            UNMOUNT OVERFLOW MASK_ADD ISDIR
         }
         ReceiveFlags { WAIT }
         CopyFlags { CLONE DEDUPE CAN_SHORTEN }

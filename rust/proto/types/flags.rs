@@ -279,6 +279,8 @@ flags! {
         UNMOUNT = 13,
         /// More happened than can be told.
         OVERFLOW = 14,
+        /// In a request: besides what is asked for already.
+        MASK_ADD = 29,
         /// It happened to a directory.
         ISDIR = 30,
     }

@@ -110,14 +110,16 @@ impl<L: Listener> Notifier<L> {
         unsafe { bindings::qtfs_notifier_pump(self.raw.get()) };
     }
 
-    /// Tells of what `mask` says of the object at `path`, by this number, from now on.
+    /// Tells of what `mask` says of the object at `path`, by this number, from now on; with
+    /// [`NotifyMask::MASK_ADD`] besides what it told of before.
     ///
     /// Fails with [`ENOSPC`] when there are `max` already.
     pub fn watch(&self, path: &Path, number: u64, mask: NotifyMask, max: usize) -> Result {
         let mut marks = self.marks.lock();
         if let Some(mark) = marks.by_number.get(&number) {
+            let add = mask.has(NotifyMask::MASK_ADD);
             // SAFETY: By the type invariant.
-            unsafe { bindings::qtfs_notify_change(mark.0.as_ptr(), mask.bits()) };
+            unsafe { bindings::qtfs_notify_change(mark.0.as_ptr(), mask.bits(), add) };
             return Ok(());
         }
         if marks.count >= max {
