@@ -180,7 +180,10 @@ fn drop_unwatched(session: &Arc<Session>, inode: &Inode<Qtfs>, watch: u64) {
 
 /// Tells all who watch that something is missing.
 fn overflow(session: &Session) {
-    for watch in session.notices.numbers().unwrap_or_default() {
+    let Ok(numbers) = session.notices.numbers() else {
+        return session.notices.overflow_later();
+    };
+    for watch in numbers {
         if let Some(inode) = session.notices.inode(watch) {
             missing(&inode);
         }

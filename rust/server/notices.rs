@@ -4,7 +4,7 @@
 //!
 //! Only so many events are on their way at once; the others wait here, and so do those that the
 //! client has not acknowledged: they are sent again by a new connection, in the same order. What
-//! does not fit is told as an overflow.
+//! does not fit, or finds no memory, is told as an overflow.
 
 use kernel::{
     new_mutex,
@@ -52,13 +52,15 @@ pub(crate) struct Notices {
 
 /// The fields of [`Notices`] protected by the lock.
 struct Inner {
-    /// Events that are not acknowledged, by number.
+    /// Events that are not acknowledged, by number. A number that has none tells that others are
+    /// missing; it takes no memory to note that.
     kept: RBTree<u64, Arc<Frame>>,
     /// Number of the last event that was made, sent and acknowledged.
     made: u64,
     sent: u64,
     acked: u64,
-    /// The last event that was made tells that others are missing.
+    /// The last event that was made tells that others are missing, and was never sent: it tells of
+    /// those that are lost meanwhile too.
     overflown: bool,
 }
 
@@ -109,24 +111,14 @@ impl Notices {
         self.pump();
     }
 
-    /// Keeps an event; says whether it can be sent at once.
+    /// Keeps an event, or that it is missing; says whether something can be sent.
     fn keep(&self, event: &Notified<'_>) -> bool {
         let mut inner = self.inner.lock();
-        if inner.made - inner.acked >= MAX_KEPT && !inner.overflown {
-            let overflow = Notified {
-                watch: 0,
-                parent: 0,
-                mask: NotifyMask::OVERFLOW,
-                cookie: 0,
-                name: OptName::NONE,
-            };
-            inner.overflown = inner.add(&overflow).is_ok();
-        } else if inner.made - inner.acked < MAX_KEPT {
+        if inner.add(event).is_ok() {
             inner.overflown = false;
-            if inner.add(event).is_err() {
-                // Without memory: as if there were too many.
-                inner.overflown = true;
-            }
+        } else if !inner.overflown {
+            inner.made += 1;
+            inner.overflown = true;
         }
         inner.sent < inner.made
     }
@@ -134,13 +126,37 @@ impl Notices {
 
 impl Inner {
     fn add(&mut self, event: &Notified<'_>) -> Result {
+        if self.made - self.acked >= MAX_KEPT {
+            return Err(ENOSPC);
+        }
         let number = self.made + 1;
-        // CAST: The lower half is enough to tell those from each other that are kept.
-        let frame = reply::numbered_event(Event::NOTIFIED, number as u32, event)?;
+        let frame = frame(number, event)?;
         self.kept.try_create_and_insert(number, frame, GFP_KERNEL)?;
         self.made = number;
         Ok(())
     }
+
+    /// The event of a number.
+    fn event(&self, number: u64) -> Result<Arc<Frame>> {
+        match self.kept.get(&number) {
+            Some(frame) => Ok(frame.clone()),
+            None => frame(
+                number,
+                &Notified {
+                    watch: 0,
+                    parent: 0,
+                    mask: NotifyMask::OVERFLOW,
+                    cookie: 0,
+                    name: OptName::NONE,
+                },
+            ),
+        }
+    }
+}
+
+fn frame(number: u64, event: &Notified<'_>) -> Result<Arc<Frame>> {
+    // CAST: The lower half is enough to tell those from each other that are kept.
+    reply::numbered_event(Event::NOTIFIED, number as u32, event)
 }
 
 impl Listener for Notices {
@@ -168,10 +184,16 @@ impl Listener for Notices {
         let mut inner = self.inner.lock();
         while inner.sent < inner.made && inner.sent - inner.acked < WINDOW {
             let number = inner.sent + 1;
-            if let Some(frame) = inner.kept.get(&number) {
-                self.session.send(frame.clone(), None);
-            }
+            let Ok(frame) = inner.event(number) else {
+                // There may be memory the next time.
+                drop(inner);
+                return self.session.pump_notices();
+            };
+            self.session.send(frame, None);
             inner.sent = number;
+            if number == inner.made {
+                inner.overflown = false;
+            }
         }
     }
 }

@@ -323,6 +323,29 @@ def link(t):
 
 
 @on_host
+def changes_mode(path, count):
+    """Changes the attributes of a file again and again."""
+    for number in range(count):
+        os.chmod(path, 0o600 | number % 2)
+
+
+@case("what is more than HOST keeps while the link is away is told as an overflow, and what comes then as before", who=[ROOT], needs={NEEDS, "lab"}, limit=300, only_full=True)
+def overflow(t):
+    files.write("f", b"data")
+    # Programs are told of the same thing once as long as they do not read it, so the queue of the program does not overflow.
+    told = Told("f", mask=BITS["ATTRIB"] | BITS["CLOSE_WRITE"])
+    lab.link("down")
+    try:
+        changes_mode(t.there("f"), 17000)
+    finally:
+        lab.link("up")
+    eventually(lambda: any(watched == "f" and "Q_OVERFLOW" in bits for watched, bits, _ in told.more()), 200, "an overflow is told")
+    host.files.write(t.there("f"), b"more")
+    told.until("f", "CLOSE_WRITE", "")
+    told.close()
+
+
+@on_host
 def engine_restarts():
     """engine is killed and started."""
     server.restart_engine(signal.SIGKILL)

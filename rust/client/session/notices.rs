@@ -327,6 +327,15 @@ impl Notices {
         inner.pause_ms = (inner.pause_ms * 2).min(LAST_PAUSE_MS);
     }
 
+    /// There is no memory to tell all that something is missing: they are told when HOST was asked
+    /// anew.
+    pub(crate) fn overflow_later(&self) {
+        for (_, watched) in self.inner.lock().by_number.iter_mut() {
+            watched.stale = true;
+        }
+        self.renew_later();
+    }
+
     /// The inode of a number, if it is in memory.
     pub(crate) fn inode(&self, number: u64) -> Option<InodeRef<Qtfs>> {
         let (any, key) = {
