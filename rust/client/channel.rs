@@ -67,6 +67,8 @@ struct State {
     received: Option<(Arc<Pages>, usize)>,
     /// A RECEIVE or POLL is on its way, and whether it is one of [`AHEAD`].
     asking: Option<bool>,
+    /// HOST lets no RECEIVE wait, as it has said since the last message.
+    refused: bool,
     /// A SEND is on its way.
     sending: bool,
     /// HOST has something, as it has told.
@@ -161,6 +163,15 @@ impl Channel {
         self.queue.wake(events);
     }
 
+    /// Whether there is room for one more among [`AHEAD`].
+    fn reserve(ahead: &Ahead) -> bool {
+        let free = ahead.fetch_add(1, Ordering::Relaxed) < AHEAD;
+        if !free {
+            ahead.fetch_sub(1, Ordering::Relaxed);
+        }
+        free
+    }
+
     /// What HOST is to be asked now, if anything.
     fn question(&self) -> Option<Question> {
         let ahead = &self.session.ahead;
@@ -170,10 +181,9 @@ impl Channel {
         if !idle || state.failed.is_some() || state.closed {
             return None;
         }
-        let question = if ahead.fetch_add(1, Ordering::Relaxed) < AHEAD {
+        let question = if !state.refused && Self::reserve(ahead) {
             Question::Ahead
         } else {
-            ahead.fetch_sub(1, Ordering::Relaxed);
             match (state.may_have, state.armed) {
                 (true, _) => Question::Message,
                 (false, false) => Question::Wake,
@@ -240,11 +250,13 @@ impl Channel {
         Ok(())
     }
 
-    /// A request of [`Channel::go_on`] is over.
-    fn asked(&self, state: &mut State) {
-        if state.asking.take() == Some(true) {
+    /// A request of [`Channel::go_on`] is over. Whether it was one of [`AHEAD`].
+    fn asked(&self, state: &mut State) -> bool {
+        let was_ahead = state.asking.take() == Some(true);
+        if was_ahead {
             self.session.ahead.fetch_sub(1, Ordering::Relaxed);
         }
+        was_ahead
     }
 
     /// A RECEIVE has ended; `pages` have the message. Called by threads that must not wait.
@@ -254,13 +266,19 @@ impl Channel {
             Ok(reply.data_len)
         });
         let mut state = self.state.lock();
-        self.asked(&mut state);
+        let was_ahead = self.asked(&mut state);
         match (len, pages) {
             (Ok(0), _) => state.ended = true,
-            (Ok(len), Some(pages)) => state.received = Some((pages, len)),
+            (Ok(len), Some(pages)) => {
+                state.received = Some((pages, len));
+                state.refused = false;
+            }
             (Ok(_), None) => state.failed = Some(EIO),
             // Nothing is there, or too many wait there already.
-            (Err(e), _) if e == EAGAIN => state.turn = true,
+            (Err(e), _) if e == EAGAIN => {
+                state.refused = was_ahead || state.refused;
+                state.turn = true;
+            }
             (Err(e), _) => state.failed = Some(as_reset(e)),
         }
         drop(state);

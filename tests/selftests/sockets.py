@@ -6,11 +6,13 @@ import hashlib
 import os
 import random
 import select
+import selectors
 import socket
+import threading
 import time
 from errno import EACCES
 
-from qtest import ROOT, USER, case, counters, eq, eventually, host, process, proxy, true, within
+from qtest import ROOT, USER, case, counters, eq, eventually, files, host, process, proxy, true, within
 from qtest.checks import patience
 from qtest.sides import CROSS, RECORDS, SIDES, Counted, Here, Place, There, ask, begin, dial, echo, listening, peer_of, receive_all, refused
 
@@ -347,3 +349,68 @@ def costs(t):
         time.sleep(2)
         eq((counters.read(t.fs.mnt) - before).total("requests"), 0, "requests of an idle connection")
     serves.result()
+
+
+def echo_messages(path, count):
+    """Sends back what comes through so many connections at once, until all have ended."""
+    with listening(path) as listener, selectors.DefaultSelector() as ready:
+        for _ in range(count):
+            ready.register(listener.accept()[0], selectors.EVENT_READ)
+        while ready.get_map():
+            for key, _ in ready.select():
+                sock = key.fileobj
+                if data := sock.recv(1000):
+                    sock.sendall(data)
+                else:
+                    ready.unregister(sock)
+                    sock.close()
+
+
+def read_a_byte_each(path, count):
+    """Reads one byte of a FIFO in each of so many threads."""
+    def read():
+        fd = os.open(path, os.O_RDWR)
+        eq(os.read(fd, 1), b"x")
+        os.close(fd)
+    threads = [threading.Thread(target=read) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@case("idle connections cost nothing, however many others wait on HOST", who=[ROOT], needs=NEEDS, limit=120)
+def costs_beside_waiters(t):
+    begin()
+    os.mkfifo("p")
+    count = 20
+    readers = Here(read_a_byte_each, t.path("p"), 70)
+    # HOST lets half of the slots wait.
+    eventually(lambda: counters.in_flight(t.fs.mnt) >= 64, 20, "they wait")
+    serves = There(echo_messages, t.there("s"), count)
+    socks = [dial("s") for _ in range(count)]
+
+    def asked():
+        for sock in socks:
+            sock.sendall(b"message")
+            eq(sock.recv(100), b"message")
+    for _ in range(3):
+        asked()
+        eventually(lambda: idle_for(t, 1), 20, "idle connections cost nothing")
+        before = counters.read(t.fs.mnt)
+        time.sleep(2)
+        eq((counters.read(t.fs.mnt) - before).total("requests"), 0, "requests of idle connections")
+    files.write("p", b"x" * 70)
+    readers.result()
+    # There is room again.
+    asked()
+    for sock in socks:
+        sock.close()
+    serves.result()
+
+
+def idle_for(t, seconds):
+    """Whether nothing is asked for a while."""
+    before = counters.read(t.fs.mnt)
+    time.sleep(seconds)
+    return (counters.read(t.fs.mnt) - before).total("requests") == 0
