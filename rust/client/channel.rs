@@ -3,10 +3,11 @@
 //! Channels: messages between the daemon of this machine and engine on HOST.
 //!
 //! The daemon has a descriptor for each. It reads and writes whole messages and never waits: what it
-//! writes is on its way when `write(2)` returns, one message at a time, and a message that comes is
-//! there before it asks, because a RECEIVE waits on HOST already. Not for all channels, since
-//! that takes a slot of the session each: for those beyond [`AHEAD`] HOST is asked to tell with WAKE
-//! when there is something, which is asked for then. None of this waits for an answer.
+//! writes is on its way when `write(2)` returns, or will be once there is a slot for it, one message
+//! at a time, and a message that comes is there before it asks, because a RECEIVE waits on HOST
+//! already. Not for all channels, since that takes a slot of the session each: for those beyond
+//! [`AHEAD`] HOST is asked to tell with WAKE when there is something, which is asked for then. None
+//! of this waits for an answer, nor for a slot.
 
 use core::sync::atomic::{
     AtomicU32,
@@ -224,7 +225,7 @@ impl Channel {
         };
         let then = Then::Received(self.clone(), pages.clone());
         self.session
-            .submit(&call, None, none, Some(pages), then, self.incarnation);
+            .post(&call, none, Some(pages), then, self.incarnation);
         Ok(())
     }
 
@@ -245,8 +246,7 @@ impl Channel {
             wake: READABLE,
         };
         let then = Then::Polled(self.clone());
-        self.session
-            .submit(&call, None, none, None, then, self.incarnation);
+        self.session.post(&call, none, None, then, self.incarnation);
         Ok(())
     }
 
@@ -443,7 +443,7 @@ impl AnonymousFile for Channel {
         let call = Send { file: this.id };
         let then = Then::Sent(this.clone());
         this.session
-            .submit(&call, None, pages, None, then, this.incarnation);
+            .post(&call, pages, None, then, this.incarnation);
         Ok(len)
     }
 

@@ -253,7 +253,7 @@ impl Session {
     pub(crate) fn abort(self: &Arc<Self>) {
         let _nofs = NoFs::enter();
         self.aborted.store(true, Ordering::Relaxed);
-        let (outboxes, idle) = {
+        let (outboxes, idle, waiting) = {
             let mut inner = self.inner.lock();
             let outboxes = mem::take(&mut inner.lanes);
             let mut idle = KVVec::new();
@@ -263,14 +263,16 @@ impl Session {
                     let _ = idle.push((slot, seq), GFP_KERNEL);
                 }
             }
-            inner.slots.wake_all();
-            (outboxes, idle)
+            (outboxes, idle, inner.slots.end_waiting())
         };
         for outbox in outboxes.iter().flatten() {
             outbox.close();
         }
         for (slot, seq) in idle {
             self.end(slot, seq, Err(EIO));
+        }
+        for request in waiting {
+            self.finish(&request, Err(EIO));
         }
         self.watches.wake_all();
         self.changed.notify_all();

@@ -9,6 +9,7 @@ from errno import EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, ENOENT, EPIPE, E
 
 from qtest import ROOT, case, eq, eventually, files, filesystems, host, lab, on_host, proxy, run, true, within
 from qtest.checks import patience
+from qtest.detour import Detour
 from qtest.sides import CROSS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, ask, begin, dial, echo, listening, receive_all, receive_exactly, refused
 
 NEEDS = "qtfs"
@@ -289,6 +290,27 @@ def link_cut(t):
         lab.link("up")
         asks.result(120)
         serves.result()
+
+
+@case("connections of one mount go on while nothing is answered to another one, whose slots are all taken", who=[ROOT], needs=NEEDS)
+def stands_still(t):
+    begin()
+    serves = [Place(t, name).start(There, echo) for name in ("slow", "quick")]
+    with Detour(t.host_dir, f"/mnt/detour-{os.getpid()}") as detour:
+        with dial(f"{detour.top}/slow") as slow, dial("quick") as quick:
+            for sock in (slow, quick):
+                sock.settimeout(patience(30))
+                sock.sendall(b"x")
+                eq(sock.recv(1), b"x")
+            detour.stand_still()
+            slow.sendall(b"later")
+            for _ in range(20):
+                quick.sendall(b"now")
+                eq(receive_exactly(quick, 3), b"now")
+            detour.go_on()
+            eq(receive_exactly(slow, 5), b"later")
+    for one in serves:
+        one.result()
 
 
 @case("what nobody uses any more does not keep a mount from being unmounted", who=[ROOT], needs=NEEDS)

@@ -32,6 +32,7 @@ use super::{
         Request,
         UNSENT, //
     },
+    slots::Waiter,
     then::{
         self,
         Then, //
@@ -45,6 +46,15 @@ use super::{
 const BULK: usize = 64 * 1024;
 /// How long [`Wait::Briefly`] and [`Wait::Shortly`] wait, in milliseconds.
 const BRIEFLY_MS: u32 = 1000;
+
+/// A request that was given a slot.
+pub(super) struct Placed {
+    request: Arc<Request>,
+    slot: u16,
+    seq: u32,
+    /// Of its lane, if one is connected.
+    outbox: Option<Arc<Outbox>>,
+}
 
 impl Session {
     /// Sends `call` with the current caller's identity, and waits for the reply. Ids in it are of
@@ -103,8 +113,8 @@ impl Session {
         }
     }
 
-    /// Sends `call` without waiting; `then` is told when the reply is there, or that it will not
-    /// come.
+    /// Sends `call` without waiting for the reply, but for a slot; `then` is told when the reply is
+    /// there, or that it will not come.
     pub(crate) fn submit<C: Call>(
         self: &Arc<Self>,
         call: &C,
@@ -118,15 +128,73 @@ impl Session {
             // Some program waits for it in the end.
             self.stats.waits(C::OP);
         }
+        let Some(request) = self.request(call, cred, data, sink, then) else {
+            return;
+        };
+        if let Err(e) = self.place(&request, incarnation, Wait::Killable) {
+            self.finish(&request, Err(e));
+        }
+    }
+
+    /// As [`Session::submit`], as root and without waiting at all: the request is sent once there is
+    /// a slot for it.
+    pub(crate) fn post<C: Call>(
+        self: &Arc<Self>,
+        call: &C,
+        data: Arc<Pages>,
+        sink: Option<Arc<Pages>>,
+        then: Then,
+        incarnation: u32,
+    ) {
+        let Some(request) = self.request(call, None, data, sink, then) else {
+            return;
+        };
+        let placed = (|| {
+            let _nofs = NoFs::enter();
+            let mut inner = self.inner.lock();
+            self.takes(&inner, incarnation)?;
+            let placed = self.take_slot(&mut inner, &request);
+            if placed.is_none() {
+                inner.slots.wait(Waiter::Request(request.clone()))?;
+            }
+            Ok(placed)
+        })();
+        match placed {
+            Ok(placed) => self.send_placed(placed),
+            Err(e) => self.finish(&request, Err(e)),
+        }
+    }
+
+    /// Makes a request for `then`, which is told if there is none.
+    fn request<C: Call>(
+        self: &Arc<Self>,
+        call: &C,
+        cred: Option<Acting>,
+        data: Arc<Pages>,
+        sink: Option<Arc<Pages>>,
+        then: Then,
+    ) -> Option<Arc<Request>> {
         match Request::new(call, cred, data, sink, Then::Forget) {
             Ok(request) => {
                 request.state.lock().then = then;
-                if let Err(e) = self.place(&request, incarnation, Wait::Killable) {
-                    self.finish(&request, Err(e));
-                }
+                Some(request)
             }
-            Err(e) => then.fail(self, e),
+            Err(e) => {
+                then.fail(self, e);
+                None
+            }
         }
+    }
+
+    /// Whether requests with ids of `incarnation` can be sent.
+    fn takes(&self, inner: &Inner, incarnation: u32) -> Result {
+        if self.is_aborted() || inner.stopped {
+            return Err(EIO);
+        }
+        if self.incarnation() != incarnation {
+            return Err(UNSENT);
+        }
+        Ok(())
     }
 
     /// Gives the request a slot, waiting for one if need be, and sends it.
@@ -139,32 +207,15 @@ impl Session {
             let waiter: Arc<Completion> = {
                 let _nofs = NoFs::enter();
                 let mut inner = self.inner.lock();
-                if self.is_aborted() || inner.stopped {
-                    return Err(EIO);
-                }
-                if self.incarnation() != incarnation {
-                    return Err(UNSENT);
-                }
-                if let Some((slot, seq)) = inner.slots.take(request) {
-                    let (lane, outbox) = inner.lane_for(request);
-                    request.lane.store(lane, Ordering::Relaxed);
-                    request.sent(Asked {
-                        clock: self.clock(),
-                        incarnation,
-                    });
-                    self.traced(request).start();
+                self.takes(&inner, incarnation)?;
+                let placed = self.take_slot(&mut inner, request);
+                if placed.is_some() {
                     drop(inner);
-                    // Without a lane the request waits until one is connected again.
-                    if let Some(outbox) = outbox {
-                        self.stats.sent(request.op, request.len(), false);
-                        let frame = request.frame(slot, seq, false);
-                        // A lane that fails sends the request again when it is back.
-                        let _ = frame.and_then(|frame| outbox.send(frame));
-                    }
+                    self.send_placed(placed);
                     return Ok(());
                 }
                 let waiter = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
-                inner.slots.wait(waiter.clone())?;
+                inner.slots.wait(Waiter::Caller(waiter.clone()))?;
                 waiter
             };
             let waited = match (deadline, wait) {
@@ -177,9 +228,54 @@ impl Session {
                 (None, Wait::Briefly | Wait::Shortly) => waiter.wait_killable_timeout(BRIEFLY_MS),
             };
             if let Err(e) = waited {
-                self.inner.lock().slots.give_up(&waiter);
+                let next = {
+                    let mut inner = self.inner.lock();
+                    match inner.slots.give_up(&waiter) {
+                        true => self.pass_on(&mut inner),
+                        false => None,
+                    }
+                };
+                self.send_placed(next);
                 return Err(e);
             }
+        }
+    }
+
+    /// Gives the request a slot and a lane, if a slot is free.
+    fn take_slot(&self, inner: &mut Inner, request: &Arc<Request>) -> Option<Placed> {
+        let (slot, seq) = inner.slots.take(request)?;
+        let (lane, outbox) = inner.lane_for(request);
+        request.lane.store(lane, Ordering::Relaxed);
+        request.sent(Asked {
+            clock: self.clock(),
+            incarnation: self.incarnation(),
+        });
+        self.traced(request).start();
+        Some(Placed {
+            request: request.clone(),
+            slot,
+            seq,
+            outbox,
+        })
+    }
+
+    /// Lets who has waited longest have a slot that became free. What comes of it is to be sent
+    /// without the lock.
+    pub(super) fn pass_on(&self, inner: &mut Inner) -> Option<Placed> {
+        let request = inner.slots.next()?;
+        self.take_slot(inner, &request)
+    }
+
+    /// Sends a request that was given a slot, if there is one.
+    pub(super) fn send_placed(&self, placed: Option<Placed>) {
+        let Some(placed) = placed else { return };
+        // Without a lane the request waits until one is connected again.
+        if let Some(outbox) = placed.outbox {
+            let request = placed.request;
+            self.stats.sent(request.op, request.len(), false);
+            let frame = request.frame(placed.slot, placed.seq, false);
+            // A lane that fails sends the request again when it is back.
+            let _ = frame.and_then(|frame| outbox.send(frame));
         }
     }
 
@@ -247,7 +343,13 @@ impl Session {
 
     /// Ends the request in a slot.
     pub(super) fn end(self: &Arc<Self>, slot: u16, seq: u32, result: Result<Reply>) {
-        let request = self.inner.lock().slots.release(slot, seq);
+        let (request, next) = {
+            let mut inner = self.inner.lock();
+            let request = inner.slots.release(slot, seq);
+            let next = request.is_some().then(|| self.pass_on(&mut inner));
+            (request, next.flatten())
+        };
+        self.send_placed(next);
         if let Some(request) = request {
             self.finish(&request, result);
         }

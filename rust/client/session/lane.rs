@@ -389,23 +389,26 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
     };
     let result = receive_data(session, socket, &header, &request);
     // In one step, so that either this lane ends the request or whoever resets the slots.
-    let (has_slot, is_whole) = {
+    let (has_slot, next) = {
         let mut inner = session.inner.lock();
         request.receiving.store(false, Ordering::Release);
         let in_slot = inner.slots.find(header.slot, header.seq);
         let has_slot = in_slot.is_some_and(|there| Arc::ptr_eq(there, &request));
+        let mut next = None;
         if has_slot && (result.is_ok() || session.is_aborted()) {
             inner.slots.release(header.slot, header.seq);
+            next = session.pass_on(&mut inner);
         }
-        (has_slot, result.is_ok())
+        (has_slot, next)
     };
+    session.send_placed(next);
     if request.unwanted.load(Ordering::Acquire) {
         // Somebody waits until nothing is written to the sink any more.
         session.changed.notify_all();
     }
     if !has_slot {
         session.finish(&request, Err(request.lost()));
-    } else if is_whole {
+    } else if result.is_ok() {
         let size = HEADER_LEN + header.body_len + header.data_len;
         session.stats.received(request.op, size);
         let reply = Reply {

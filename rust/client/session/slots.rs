@@ -2,6 +2,7 @@
 
 //! Slots: how many requests are on their way at once, and which.
 
+use core::mem;
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -18,13 +19,21 @@ struct Slot {
     request: Option<Arc<Request>>,
 }
 
+/// Who waits for a free slot.
+pub(crate) enum Waiter {
+    /// A caller, who takes one when it is woken.
+    Caller(Arc<Completion>),
+    /// A request without a caller, which is given one.
+    Request(Arc<Request>),
+}
+
 /// The slots of a session.
 pub(crate) struct Slots {
     slots: KVVec<Slot>,
     /// Numbers of slots without a request.
     free: KVVec<u16>,
-    /// Callers that wait for a free slot, longest first.
-    waiting: KVVec<Arc<Completion>>,
+    /// Who waits for one, longest first.
+    waiting: KVVec<Waiter>,
 }
 
 impl Slots {
@@ -37,7 +46,7 @@ impl Slots {
         }
     }
 
-    /// Begins anew with `count` slots. Returns the requests that had one.
+    /// Begins anew with `count` slots. Returns the requests that had one, or waited for one.
     pub(crate) fn reset(&mut self, count: u16) -> Result<KVVec<Arc<Request>>> {
         let mut slots = KVVec::with_capacity(count.into(), GFP_KERNEL)?;
         let mut free = KVVec::with_capacity(count.into(), GFP_KERNEL)?;
@@ -51,7 +60,8 @@ impl Slots {
             )?;
             free.push(slot, GFP_KERNEL)?;
         }
-        let mut old = KVVec::with_capacity(self.slots.len(), GFP_KERNEL)?;
+        let most = self.slots.len() + self.waiting.len();
+        let mut old = KVVec::with_capacity(most, GFP_KERNEL)?;
         for slot in self.slots.iter_mut() {
             if let Some(request) = slot.request.take() {
                 old.push(request, GFP_KERNEL)?;
@@ -59,7 +69,9 @@ impl Slots {
         }
         self.slots = slots;
         self.free = free;
-        self.wake_all();
+        for request in self.end_waiting() {
+            old.push(request, GFP_KERNEL)?;
+        }
         Ok(old)
     }
 
@@ -98,45 +110,61 @@ impl Slots {
         self.slots.len() - self.free.len()
     }
 
-    /// Ends a request's stay in its slot.
+    /// Ends a request's stay in its slot, which is for the [`Slots::next`] one.
     pub(crate) fn release(&mut self, slot: u16, seq: u32) -> Option<Arc<Request>> {
         self.find(slot, seq)?;
         let request = self.slots.get_mut(usize::from(slot))?.request.take();
         // There is room: the slot was taken out of the vector.
         let _ = self.free.push_within_capacity(slot);
-        if let Ok(next) = self.waiting.remove(0) {
-            next.complete();
-        }
         request
     }
 
-    /// Queues a caller that found no free slot.
-    pub(crate) fn wait(&mut self, waiter: Arc<Completion>) -> Result {
+    /// Queues who found no free slot.
+    pub(crate) fn wait(&mut self, waiter: Waiter) -> Result {
         Ok(self.waiting.push(waiter, GFP_KERNEL)?)
     }
 
-    /// Removes a caller that gives up. When it was woken already, the next one is woken instead.
-    pub(crate) fn give_up(&mut self, waiter: &Arc<Completion>) {
-        match self
-            .waiting
-            .iter()
-            .position(|other| Arc::ptr_eq(other, waiter))
-        {
-            Some(at) => {
-                let _ = self.waiting.remove(at);
+    /// Wakes who has waited longest for a slot, or returns the request that is to be given one.
+    pub(crate) fn next(&mut self) -> Option<Arc<Request>> {
+        // Somebody else may have taken the slot.
+        if self.free.is_empty() {
+            return None;
+        }
+        match self.waiting.remove(0).ok()? {
+            Waiter::Caller(caller) => {
+                caller.complete();
+                None
             }
-            None => {
-                if let Ok(next) = self.waiting.remove(0) {
-                    next.complete();
-                }
-            }
+            Waiter::Request(request) => Some(request),
         }
     }
 
-    /// Wakes all callers that wait: they look for themselves what has changed.
-    pub(crate) fn wake_all(&mut self) {
-        while let Some(waiter) = self.waiting.pop() {
-            waiter.complete();
+    /// Removes a caller that gives up. Whether it was woken already, so that the [`Slots::next`] one
+    /// is to be.
+    pub(crate) fn give_up(&mut self, caller: &Arc<Completion>) -> bool {
+        let is_caller =
+            |waiter: &Waiter| matches!(waiter, Waiter::Caller(other) if Arc::ptr_eq(other, caller));
+        match self.waiting.iter().position(is_caller) {
+            Some(at) => {
+                let _ = self.waiting.remove(at);
+                false
+            }
+            None => true,
         }
+    }
+
+    /// Wakes all callers that wait: they look for themselves what has changed. Returns the requests
+    /// that wait.
+    pub(crate) fn end_waiting(&mut self) -> impl Iterator<Item = Arc<Request>> + use<> {
+        let waiting = mem::take(&mut self.waiting);
+        for waiter in waiting.iter() {
+            if let Waiter::Caller(caller) = waiter {
+                caller.complete();
+            }
+        }
+        waiting.into_iter().filter_map(|waiter| match waiter {
+            Waiter::Caller(_) => None,
+            Waiter::Request(request) => Some(request),
+        })
     }
 }
