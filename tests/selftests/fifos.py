@@ -14,6 +14,7 @@ import time
 from errno import EACCES, EAGAIN, EBADF, EINTR, EINVAL, EIO, ENXIO, EPIPE, ESPIPE
 
 from qtest import ROOT, USER, case, counters, eq, eventually, files, fails, filesystems, host, lab, on_host, process, run, spawn, true
+from qtest.detour import Detour
 from qtest.sides import Here, There
 
 NEEDS = "qtfs"
@@ -204,6 +205,34 @@ def writer_leaves(t):
         true(reader.sleeps() and reader.alive(), "nobody writes")
         fifo.start(There, write_all, b"data").result()
         eq(reader.result(), b"data")
+
+
+@case("who waits for a slot to read is interrupted by a signal, and goes on reading with SA_RESTART", who=[ROOT], needs=NEEDS)
+def restarted(t):
+    def alarmed(path, go, interrupts):
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.siginterrupt(signal.SIGALRM, interrupts)
+        libc = process.syscalls.libc
+        fd = os.open(path, os.O_RDWR)
+        files.write(go + ".open")
+        eventually(lambda: os.path.exists(go), 60)
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+        return libc.read(fd, bytes(10), 10), process.syscalls.ctypes.get_errno()
+
+    os.mkfifo("p")
+    with Detour(t.host_dir, f"/mnt/detour-{os.getpid()}") as detour:
+        readers = [spawn(alarmed, f"{detour.top}/p", t.path(f"go{n}"), n == 0) for n in range(2)]
+        eventually(lambda: all(os.path.exists(f"go{n}.open") for n in range(2)), 30, "both have it open")
+        detour.stand_still()
+        for number in range(2):
+            files.write(f"go{number}")
+        eq(readers[0].result(20), (-1, EINTR))
+        true(readers[1].sleeps(), "the other one goes on")
+        time.sleep(1)
+        true(readers[1].alive(), "it waits")
+        detour.go_on()
+        files.write("p", b"data")
+        eq(readers[1].result(20)[0], 4)
 
 
 @case("permission is asked for as everywhere", who=[USER], needs=NEEDS)

@@ -224,7 +224,7 @@ impl Session {
                     waiter.wait_killable_timeout(u32::try_from(left).unwrap_or(u32::MAX))
                 }
                 (None, Wait::Killable) => waiter.wait_killable(),
-                (None, Wait::Interruptible) => waiter.wait_interruptible(),
+                (None, Wait::Interruptible) => waiter.wait_interruptible().map_err(|_| ERESTARTSYS),
                 (None, Wait::Briefly | Wait::Shortly) => waiter.wait_killable_timeout(BRIEFLY_MS),
             };
             if let Err(e) = waited {
