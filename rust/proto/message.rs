@@ -768,7 +768,8 @@ messages! {
     /// Opens a channel to engine, whose messages RECEIVE takes one at a time; see [`crate::relay`].
     38 CHANNEL Channel<'a> => ChannelReply, once
     {
-        /// The socket that it is about.
+        /// The socket that it is about; for what needs no file of HOST, one that there is a channel
+        /// about.
         target: Target<'a>,
         /// What it is for.
         purpose: Purpose,

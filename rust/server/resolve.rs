@@ -305,7 +305,19 @@ impl Context<'_> {
 
     fn open_file(&self, node: &Node) -> Option<Arc<OpenFile>> {
         let id = self.session.nodes.file(node.id)?;
-        self.session.files.get(id).ok()
+        let open = self.session.files.get(id).ok()?;
+        // What is open of a socket are channels, which are no files of HOST.
+        (!open.file().is_socket()).then_some(open)
+    }
+
+    /// What a channel about a socket is, which may be there after the socket's file. The rule is
+    /// that of the place where the channel was opened.
+    pub(crate) fn by_channel(&self, id: NodeId) -> Result<Found<'static>> {
+        let node = self.session.nodes.get(id)?;
+        let ids = self.session.nodes.files(id);
+        let mut files = ids.iter().filter_map(|id| self.session.files.get(*id).ok());
+        let channel = files.find(|open| open.file().is_socket()).ok_or(ESTALE)?;
+        self.by_open_file(&node, &channel)
     }
 
     /// What is open stays what it is wherever HOST moves it; the rule is that of the place where it

@@ -133,6 +133,33 @@ def refused_to_bind(path):
     return 0
 
 
+@case("a connection that was made just before the socket's file is removed is served", who=[ROOT], needs=NEEDS)
+def removed_file(t):
+    begin()
+    place = Place(t)
+    serves = place.start(Here, echo)
+    true(serves.sleeps(), "it listens")
+    with Paused():
+        asks = place.start(There, ask, 1, 1000)
+        true(asks.sleeps(), "it is connected, and waits")
+        os.unlink("s")
+    asks.result()
+    serves.result()
+
+
+class Paused:
+    """The daemon does nothing during a block."""
+
+    def __enter__(self):
+        self.pids = proxy.daemons()
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    def __exit__(self, *_):
+        for pid in self.pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 @case("a listener may come after the file was looked up", who=[ROOT], needs=NEEDS)
 def late_listener(t):
     begin()

@@ -2,7 +2,9 @@
 """Unix sockets in shared directories: programs of both machines connect to each other's, as if they were on one."""
 
 import array
+import contextlib
 import hashlib
+import itertools
 import os
 import random
 import select
@@ -326,6 +328,56 @@ def rights(t):
             gives = place.start(dialer, give, top.paths[dialer])
             eq(takes.result(), (b"l", 0))
             gives.result()
+
+
+def outlived(path, directory, dials):
+    """Passes a file and a pipe, and is passed the same, by a connection whose socket file may be another one by then."""
+    with contextlib.ExitStack() as stack:
+        sock = dial(path) if dials else stack.enter_context(listening(path)).accept()[0]
+        stack.enter_context(sock)
+        sock.sendall(b".")
+        eq(sock.recv(1), b".")
+        eventually(lambda: os.path.exists(path + ".go"), 60, "the file is removed")
+        for passes in (dials, not dials):
+            if passes:
+                eq(sock.recv(1), b"?")
+                reader, writer = os.pipe()
+                fd = os.open(directory + "/file", os.O_RDONLY)
+                send_fds(sock, [fd, reader], b"p")
+                os.close(reader)
+                os.write(writer, b"down the pipe")
+                os.close(writer)
+                eq(sock.recv(1), b".")
+            else:
+                sock.sendall(b"?")
+                data, fds = receive_fds(sock)
+                eq((data, len(fds)), (b"p", 2))
+                fd, reader = fds
+                eq((os.read(fd, 100), os.read(reader, 100), os.read(reader, 100)), (b"abcdefgh", b"down the pipe", b""))
+                sock.sendall(b".")
+
+
+@case("descriptors are passed by a connection that outlives the socket's file", who=[ROOT], needs=NEEDS, limit=180)
+def rights_of_the_unlinked(t):
+    begin()
+    with open("file", "wb") as file:
+        file.write(b"abcdefgh")
+    top = Place(t, ".")
+    for number, ((listener, dialer), again) in enumerate(itertools.product(CROSS, (False, True))):
+        place = Place(t, f"s{number}")
+        ends = [place.start(where, outlived, top.paths[where], where == dialer) for where in (listener, dialer)]
+        true(eventually(lambda number=number: os.path.exists(f"s{number}"), 20), "it is bound")
+        # Both wait for the file that lets them go on.
+        true(all(end.sleeps() for end in ends), "they are connected")
+        os.unlink(f"s{number}")
+        if again:
+            serves = place.start(listener, echo)
+            place.start(dialer, ask, 1, 1000).result()
+            serves.result()
+        with open(f"s{number}.go", "wb"):
+            pass
+        for end in ends:
+            end.result()
 
 
 # --- Costs ---

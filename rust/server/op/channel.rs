@@ -52,7 +52,11 @@ const BUFFER: usize = 4 * WINDOW as usize;
 
 /// See [`Channel`].
 pub(crate) fn channel(ctx: &mut Context<'_>, r: &Channel<'_>) -> Result<Reply> {
-    let found = ctx.target(&r.target)?;
+    let found = match r.purpose {
+        Purpose::Connect | Purpose::ConnectNow | Purpose::Listen => ctx.target(&r.target)?,
+        // These go on when the file of the socket is gone.
+        Purpose::Take | Purpose::Offer | Purpose::File => ctx.by_channel(r.target.node)?,
+    };
     if !found.path.is_socket() {
         return Err(invalid("open a channel to what is no socket"));
     }
@@ -94,7 +98,7 @@ fn connect(
     };
     let open = OpenFile::new(
         ctx.session,
-        node,
+        node.clone(),
         ours,
         OtherEnd::default(),
         found.text,
@@ -112,12 +116,13 @@ fn connect(
         session: ctx.session.number(),
         caller: ctx.caller.clone(),
     };
-    let result = match ctx.server.channels.push(new) {
-        Ok(()) => ctx.reply(&ChannelReply { file }),
-        Err(e) => Err(e.into()),
-    };
+    let result = ctx.session.nodes.opened(node.id, file).and_then(|()| {
+        ctx.server.channels.push(new)?;
+        ctx.reply(&ChannelReply { file })
+    });
     if result.is_err() {
         ctx.session.files.remove(file);
+        ctx.session.nodes.closed(node.id, file);
     }
     result
 }
