@@ -60,7 +60,8 @@ use crate::{
     bound::Bound,
     channel::Channel,
     fs::Qtfs,
-    place::Place, //
+    place::Place,
+    session::request::errno_of, //
 };
 
 /// How long a program that binds a socket waits at most until HOST's programs can connect to it.
@@ -221,9 +222,9 @@ impl Sockets {
             event.channel.end();
         }
         waited?;
-        match waiter.errno.load(Ordering::Acquire) {
-            0 => Ok(()),
-            errno => Err(errno_of(errno)),
+        match errno_of(waiter.errno.load(Ordering::Acquire)) {
+            None => Ok(()),
+            Some(error) => Err(error),
         }
     }
 
@@ -316,12 +317,13 @@ impl Sockets {
     fn connected(&self, inode: &Inode<Qtfs>, channel: &Arc<Channel>) -> Result {
         // Only who is killed may leave: others would connect twice.
         let first = channel.wait()?;
-        let kind = match Message::decode(&first) {
-            Ok(Message::Opened { errno: 0, kind }) => kind,
-            Ok(Message::Opened { errno, .. }) => return Err(errno_of(errno)),
+        let Ok(Message::Opened { errno, kind }) = Message::decode(&first) else {
             // Engine has ended.
-            _ => return Err(ECONNREFUSED),
+            return Err(ECONNREFUSED);
         };
+        if let Some(error) = errno_of(errno) {
+            return Err(error);
+        }
         // The daemon begins, or ends.
         let object = unix::open_inode(inode).map_err(|e| match e {
             ENXIO => ECONNREFUSED,
@@ -354,11 +356,6 @@ impl Sockets {
             false => Ok(()),
         }
     }
-}
-
-/// The errno that a number of the peer stands for.
-fn errno_of(errno: u32) -> Error {
-    i32::try_from(errno).map_or(EIO, |errno| Error::from_errno(-errno))
 }
 
 /// Whether a program may connect to a socket.

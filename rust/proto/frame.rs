@@ -85,6 +85,20 @@ wire_struct! {
     }
 }
 
+/// The last errno that there is for programs, EHWPOISON.
+const MAX_ERRNO: u32 = 133;
+const EIO: u32 = 5;
+
+/// The errno that programs are given for one that came from the other machine: EIO for what is none
+/// of theirs, since above all the kernel means something by numbers of its own (ERESTARTSYS).
+pub const fn errno(number: u32) -> u32 {
+    if number > MAX_ERRNO {
+        EIO
+    } else {
+        number
+    }
+}
+
 /// A checked header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -25,6 +25,7 @@ use qtfs_net::{
 };
 use qtfs_proto::{
     frame::{
+        errno,
         flag,
         HEADER_LEN, //
     },
@@ -70,6 +71,15 @@ pub(crate) struct Asked {
     pub(crate) incarnation: u32,
 }
 
+/// The error that a number of another machine, or of the daemon, stands for; 0 is none.
+pub(crate) fn errno_of(number: u32) -> Option<Error> {
+    // CAST: There are few of them.
+    match errno(number) as i32 {
+        0 => None,
+        errno => Some(Error::from_errno(-errno)),
+    }
+}
+
 /// What the server answered.
 pub(crate) struct Reply {
     /// Errno, 0 for success.
@@ -85,12 +95,11 @@ pub(crate) struct Reply {
 impl Reply {
     /// The failure that the reply tells of.
     pub(crate) fn error(&self) -> Result {
-        if self.status == 0 {
-            return Ok(());
+        match errno_of(self.status) {
+            None => Ok(()),
+            Some(error) if is_lost(error) => Err(EIO),
+            Some(error) => Err(error),
         }
-        let errno = -i32::try_from(self.status)?;
-        let error = Error::from_errno(errno);
-        Err(if is_lost(error) { EIO } else { error })
     }
 
     /// The fields of a reply to `C`.

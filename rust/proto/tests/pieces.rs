@@ -11,6 +11,7 @@ use common::Value;
 use proptest::prelude::*;
 use qtfs_proto::dirent::entries;
 use qtfs_proto::dirent::Entry;
+use qtfs_proto::frame::errno;
 use qtfs_proto::frame::flag;
 use qtfs_proto::frame::HEADER_LEN;
 use qtfs_proto::*;
@@ -151,6 +152,17 @@ fn kinds_flags_and_status_of_a_header_are_checked() {
             status <= 4095,
             "status {status}"
         );
+    }
+}
+
+#[test]
+fn programs_get_no_errno_that_is_none_of_theirs() {
+    for number in 0..=133 {
+        assert_eq!(errno(number), number);
+    }
+    // ERESTARTSYS, EIOCBQUEUED and others that the kernel keeps to itself, and what Linux has not.
+    for number in (134..=4095).chain([4096, i32::MAX as u32, u32::MAX]) {
+        assert_eq!(errno(number), 5, "{number}");
     }
 }
 
