@@ -67,7 +67,7 @@ pub fn install(file: File) -> Result<i32> {
 
 /// Opens an inode as `O_PATH` does. Its super block stays until the file is closed.
 ///
-/// Fails with [`ENXIO`] when there are no [`Aliases`].
+/// Fails with [`ENXIO`] when there are no [`Aliases`], or when the super block goes away.
 pub fn open_inode<F: FileSystem>(inode: &Inode<F>) -> Result<File> {
     // SAFETY: The inode is alive.
     take(unsafe { bindings::qtfs_alias_open(inode.as_raw()) })

@@ -128,14 +128,17 @@ impl Sockets {
             }
             bound.tell();
             drop(inner);
-            // It may be gone by now.
-            let Some(object) = bound.open() else { continue };
+            let object = match bound.open() {
+                // It, or its mount, is gone by now.
+                None | Some(Err(ENXIO)) => continue,
+                Some(object) => object?,
+            };
             let event = Event {
                 what: Event::BOUND,
                 kind: bound.kind as u32,
                 id: bound.id,
                 key: bound.waiter(),
-                object: unix::install(object?)?,
+                object: unix::install(object)?,
                 channel: -1,
                 ..Event::default()
             };
