@@ -60,6 +60,8 @@ use crate::{
 const READABLE: PollEvents = PollEvents::IN.with(PollEvents::HUP);
 /// Most RECEIVE requests of channels that wait on HOST, of all of a session's.
 const AHEAD: u32 = 40;
+/// How long a message that is waited for may usually take, in milliseconds.
+const USUAL_MS: u32 = 1000;
 
 /// The fields of [`Channel`] protected by the lock.
 #[derive(Default)]
@@ -346,14 +348,15 @@ impl Channel {
 
     /// Waits for the next message, and copies it. Empty at the end.
     ///
-    /// Fails with [`ERESTARTSYS`] when the caller is killed.
+    /// Fails with [`ERESTARTSYS`] when the caller is killed, or when a signal has come and the
+    /// message takes longer than usual.
     pub(crate) fn wait(self: &Arc<Self>) -> Result<KVVec<u8>> {
         loop {
             let seen = self.queue.generation();
             if let Some((pages, len)) = self.take()? {
                 return pages.to_vec(len);
             }
-            self.queue.sleep_killable(seen)?;
+            self.queue.sleep_firmly(seen, USUAL_MS)?;
         }
     }
 

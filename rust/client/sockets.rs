@@ -315,7 +315,7 @@ impl Sockets {
 
     /// Engine connects; then the daemon is told.
     fn connected(&self, inode: &Inode<Qtfs>, channel: &Arc<Channel>) -> Result {
-        // Only who is killed may leave: others would connect twice.
+        // Who left at once would connect twice. Who waits for room in the listener's queue may.
         let first = channel.wait()?;
         let Ok(Message::Opened { errno, kind }) = Message::decode(&first) else {
             // Engine has ended.

@@ -142,10 +142,16 @@ int qtfs_poll_sleep(wait_queue_head_t *head, const unsigned int *generation, uns
 	return wait_event_interruptible(*head, READ_ONCE(*generation) != seen);
 }
 
-int qtfs_poll_sleep_killable(wait_queue_head_t *head, const unsigned int *generation,
-			     unsigned int seen)
+/* As qtfs_poll_sleep(); in the first @ms milliseconds only for signals that kill. */
+int qtfs_poll_sleep_firmly(wait_queue_head_t *head, const unsigned int *generation,
+			   unsigned int seen, unsigned int ms)
 {
-	return wait_event_killable(*head, READ_ONCE(*generation) != seen);
+	long left = wait_event_killable_timeout(*head, READ_ONCE(*generation) != seen,
+						msecs_to_jiffies(ms));
+
+	if (left)
+		return left < 0 ? left : 0;
+	return qtfs_poll_sleep(head, generation, seen);
 }
 
 /* With 0 whoever waits is woken. */

@@ -52,8 +52,8 @@ void qtfs_poll_wait(struct file *file, wait_queue_head_t *head, struct poll_tabl
 unsigned int qtfs_poll_requested(const struct poll_table_struct *table);
 bool qtfs_poll_has_waiters(wait_queue_head_t *head);
 int qtfs_poll_sleep(wait_queue_head_t *head, const unsigned int *generation, unsigned int seen);
-int qtfs_poll_sleep_killable(wait_queue_head_t *head, const unsigned int *generation,
-			     unsigned int seen);
+int qtfs_poll_sleep_firmly(wait_queue_head_t *head, const unsigned int *generation,
+			   unsigned int seen, unsigned int ms);
 void qtfs_poll_wake(wait_queue_head_t *head, unsigned int events);
 void qtfs_poll_init(wait_queue_head_t *head);
 

@@ -62,11 +62,13 @@ impl PollQueue {
         to_result(unsafe { bindings::qtfs_poll_sleep(self.head.get(), generation, seen) })
     }
 
-    /// As [`PollQueue::sleep`], until the caller is killed.
-    pub fn sleep_killable(&self, seen: u32) -> Result {
+    /// As [`PollQueue::sleep`]; in the first `ms` milliseconds only the caller's death is a signal.
+    pub fn sleep_firmly(&self, seen: u32, ms: u32) -> Result {
         let generation = self.generation.as_ptr();
         // SAFETY: As above.
-        to_result(unsafe { bindings::qtfs_poll_sleep_killable(self.head.get(), generation, seen) })
+        to_result(unsafe {
+            bindings::qtfs_poll_sleep_firmly(self.head.get(), generation, seen, ms)
+        })
     }
 
     /// Has whoever polls `file` wait here.
