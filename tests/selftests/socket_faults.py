@@ -358,6 +358,42 @@ def stands_still(t):
         one.result()
 
 
+def umount_by_force(detour):
+    """What waits fails, whether it is unmounted or still in use."""
+    run(["umount", "-f", detour.top], check=False)
+
+
+def forget_sessions(detour):
+    """HOST knows nothing of the mount any more."""
+    host.server.stop()
+    host.server.start()
+    detour.go_on()
+
+
+@case("a connection whose message waits for a slot ends with the mount's session", who=[ROOT], needs=NEEDS, limit=120, loses=True)
+def waits_in_vain(t):
+    for number, end in enumerate((umount_by_force, forget_sessions)):
+        begin()
+        serves = Place(t, f"s{number}").start(There, echo)
+        with Detour(t.host_dir, f"/mnt/detour-{os.getpid()}") as detour, dial(f"{detour.top}/s{number}") as sock:
+            sock.settimeout(patience(30))
+            sock.sendall(b"x")
+            eq(sock.recv(1), b"x")
+            detour.stand_still()
+            sock.sendall(b"lost")
+            end(detour)
+            true(ended(sock), "the connection ends")
+        serves.kill()
+
+
+def ended(sock):
+    """Whether nothing more comes."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 @case("what nobody uses any more does not keep a mount from being unmounted", who=[ROOT], needs=NEEDS)
 def unmounting(t):
     begin()

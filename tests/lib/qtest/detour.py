@@ -37,7 +37,8 @@ class Detour:
         if self.asks:
             self.asks.kill()
             self.asks.finished(20)
-        filesystems.umount(self.top)
+        if os.path.ismount(self.top):
+            filesystems.umount(self.top)
         os.rmdir(self.top)
         self.relay.kill()
         self.relay.wait()
