@@ -149,7 +149,10 @@ fn sent<'a>(
         } else {
             flags
         };
-        let stream = reply.opened.has(Opened::STREAM) || reply.attr.flags.has(AttrFlags::STREAM);
+        // What HOST says of its directories means nothing here.
+        let stream = (reply.opened.has(Opened::STREAM)
+            || reply.attr.flags.has(AttrFlags::STREAM))
+            && reply.attr.mode & S_IFMT != kind::DIRECTORY;
         let incarnation = asked.incarnation;
         let open = OpenFile::new(mount, &reply, incarnation, kept, stream).inspect_err(|_| {
             let releases = &mount.session.releases;

@@ -127,18 +127,22 @@ pub(crate) fn known(bits: u32) -> PollEvents {
     PollEvents::from_bits(bits & PollEvents::ALL.bits()).unwrap_or(PollEvents::NONE)
 }
 
-/// Lets programs wait for `file` if it has where to wait. `epoll(7)` refuses others, and `poll(2)`
-/// takes them for ready.
+/// Lets programs wait for `file` if it is a regular one that has where to wait. `epoll(7)` refuses
+/// others, and `poll(2)` takes them for ready.
 ///
 /// # Safety
 ///
 /// `file` is an open file of `F` of which nobody else knows yet.
 pub(crate) unsafe fn allow<F: FileSystem>(file: *mut bindings::file) {
     // SAFETY: By this function's requirements.
-    let open = unsafe { File::<F>::from_raw(file) }.open();
-    if open.is_ok_and(|open| F::poll_queue(open).is_some()) {
+    let this = unsafe { File::<F>::from_raw(file) };
+    // Directories have other functions.
+    if !this.inode().is_regular() {
+        return;
+    }
+    if this.open().is_ok_and(|open| F::poll_queue(open).is_some()) {
         // SAFETY: By this function's requirements. The functions are of the same module as those
-        // that the file had.
+        // that the file had, and of regular files too.
         unsafe { (*file).f_op = crate::file::pollable::<F>() };
     }
 }

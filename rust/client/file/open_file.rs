@@ -174,7 +174,8 @@ impl OpenFile {
                 window <- new_mutex!(Window::default()),
                 listing,
                 first <- new_mutex!(None),
-                pollable: reply.opened.has(Opened::POLL),
+                pollable: reply.opened.has(Opened::POLL)
+                    && reply.attr.mode & S_IFMT != kind::DIRECTORY,
                 is_fifo: reply.attr.mode & S_IFMT == kind::FIFO,
                 polled <- polled,
             }),
