@@ -45,6 +45,7 @@ use crate::{
             is_lost,
             Asked, //
         },
+        verify,
         Wait, //
     },
 };
@@ -205,7 +206,10 @@ pub(crate) fn readdir(file: &File<Qtfs>, emitter: &mut DirEmitter<'_>) -> Result
         }
         while let Some(rest) = window.data.get(window.at..).filter(|rest| !rest.is_empty()) {
             let mut reader = Reader::new(rest);
-            let entry: Entry<'_> = reader.get().map_err(|_| EPROTO)?;
+            let entry: Entry<'_> = reader.get().map_err(|_| {
+                let session = &inode.mount().session;
+                session.end_connections("a list of entries cannot be read")
+            })?;
             let used = rest.len() - reader.remaining();
             let ino = own::number(inode, entry.name.bytes()).unwrap_or(entry.ino);
             if !emitter.emit(entry.name.bytes(), ino, entry.kind, position(entry.next)) {
@@ -231,6 +235,10 @@ fn learn(file: &File<Qtfs>, open: &OpenFile, window: &Window) {
     for entry in qtfs_proto::dirent::entries(&window.data) {
         let Ok(entry) = entry else { return };
         let Some(attr) = entry.attr else { continue };
+        if let Err(what) = verify::attributes(&attr) {
+            session.end_connections(what);
+            return;
+        }
         if own::is_name(dir, entry.name.bytes()) {
             session.forget(&attr, asked.incarnation);
             continue;

@@ -150,8 +150,7 @@ fn sent<'a>(
             flags
         };
         // What HOST says of its directories means nothing here.
-        let stream = (reply.opened.has(Opened::STREAM)
-            || reply.attr.flags.has(AttrFlags::STREAM))
+        let stream = (reply.opened.has(Opened::STREAM) || reply.attr.flags.has(AttrFlags::STREAM))
             && reply.attr.mode & S_IFMT != kind::DIRECTORY;
         let incarnation = asked.incarnation;
         let open = OpenFile::new(mount, &reply, incarnation, kept, stream).inspect_err(|_| {

@@ -67,6 +67,7 @@ mod releases;
 pub(crate) mod request;
 mod slots;
 pub(crate) mod then;
+pub(crate) mod verify;
 mod watches;
 
 pub(crate) use credentials::Acting;
@@ -276,6 +277,19 @@ impl Session {
         }
         self.watches.wake_all();
         self.changed.notify_all();
+    }
+
+    /// The server told what cannot be true, by whichever connection: all of them are ended, with a
+    /// line in the log. Gives the error for it.
+    pub(crate) fn end_connections(&self, what: &str) -> Error {
+        self.log(
+            Level::Error,
+            fmt!("bad message, the connections are ended: {what}"),
+        );
+        for outbox in self.inner.lock().lanes.iter().flatten() {
+            outbox.close();
+        }
+        EPROTO
     }
 
     /// Whether a lane is connected at this moment.

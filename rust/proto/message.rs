@@ -92,6 +92,23 @@ macro_rules! messages {
             }
         }
 
+        /// A decoded reply.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Answer<'a> {
+            $( #[doc = concat!("See [`", stringify!($req), "`].")] $req($rep $(<$rlt>)?), )*
+        }
+
+        impl<'a> Answer<'a> {
+            /// Reads the body of a reply to a request with the opcode `op`; bytes left over are an
+            /// error.
+            pub fn decode(op: Op, body: &'a [u8]) -> Result<Self> {
+                let mut r = Reader::new(body);
+                let answer = match op { $( Op::$req => Self::$req(r.get()?), )* };
+                r.finish()?;
+                Ok(answer)
+            }
+        }
+
         wire_struct! { $(
             $(#[$meta])*
             $req $(<$lt>)? { $( $(#[$fmeta])* $field: $ty, )* }

@@ -32,6 +32,16 @@ pub mod may {
 pub mod kind {
     use crate::bindings;
 
+    /// All that there are.
+    pub const ALL: [u32; 7] = [
+        REGULAR,
+        DIRECTORY,
+        SYMLINK,
+        FIFO,
+        SOCKET,
+        bindings::S_IFCHR,
+        bindings::S_IFBLK,
+    ];
     /// FIFO.
     pub const FIFO: u32 = bindings::S_IFIFO;
     /// Directory.

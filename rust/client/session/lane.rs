@@ -51,6 +51,7 @@ use super::{
         Request,
         NO_LANE, //
     },
+    verify,
     Session,
     SLOTS, //
 };
@@ -388,6 +389,10 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
         return socket.recv_segments(rest.segments());
     };
     let result = receive_data(session, socket, &header, &request);
+    let wrong = match header.status {
+        0 if result.is_ok() => verify::check(request.op, request.body(), &body).err(),
+        _ => None,
+    };
     // In one step, so that either this lane ends the request or whoever resets the slots.
     let (has_slot, next) = {
         let mut inner = session.inner.lock();
@@ -417,7 +422,8 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
             data_len: header.data_len,
             asked: request.asked(),
         };
-        session.finish(&request, Ok(reply));
+        // The server would say the same once more: the request ends too.
+        session.finish(&request, wrong.map_or(Ok(reply), |_| Err(EPROTO)));
     } else if session.is_aborted() {
         session.finish(&request, Err(EIO));
     }
@@ -427,7 +433,8 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
             Level::Debug,
             fmt!("lane {lane}: {e:?} in the middle of a reply"),
         );
-    })
+    })?;
+    wrong.map_or(Ok(()), |what| Err(bad(session, what)))
 }
 
 /// Acts on what the server tells without being asked.

@@ -87,10 +87,14 @@ macro_rules! tests_of_message {
                     let bytes = wire::<$rep>(&value);
                     check::<$rep>(&value, &bytes);
                     assert_eq!(decode_reply::<$req>(&bytes), Ok(<$rep as Field>::view(&value)));
+                    let answer = Answer::decode(<$req as Call>::OP, &bytes);
+                    assert_eq!(answer, Ok(Answer::$req(<$rep as Field>::view(&value))));
                     assert!(bytes.len() <= MAX_BODY);
                     let mut longer = bytes.clone();
                     longer.push(0);
                     assert_eq!(decode_reply::<$req>(&longer), Err(Error::Trailing));
+                    let answer = Answer::decode(<$req as Call>::OP, &longer);
+                    assert_eq!(answer, Err(Error::Trailing));
                 }
 
                 #[test]
