@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     bindings,
+    flags::kind,
     fs::FileSystem, //
 };
 
@@ -63,6 +64,8 @@ pub struct NewInode<F: FileSystem> {
 
 impl<F: FileSystem> Inode<F> {
     /// Finds or makes an inode of the same super block.
+    ///
+    /// Fails with [`EPROTO`] when there are no objects of such a type.
     pub fn get(&self, new: NewInode<F>) -> Result<InodeRef<F>> {
         // SAFETY: The super block of a live inode is alive.
         unsafe { Self::get_in((*self.as_raw()).i_sb, new) }
@@ -92,6 +95,9 @@ impl<F: FileSystem> Inode<F> {
         sb: *mut bindings::super_block,
         mut new: NewInode<F>,
     ) -> Result<InodeRef<F>> {
+        if !kind::ALL.contains(&(new.mode & bindings::S_IFMT)) {
+            return Err(EPROTO);
+        }
         loop {
             // SAFETY: `test` and `set` take a `NewInode`, which lives during the call.
             let inode = NonNull::new(unsafe {

@@ -131,8 +131,9 @@ pub(super) unsafe extern "C" fn atomic_open<F: FileSystem>(
                 open,
                 created,
             } => {
-                if !inode.is_regular() && !inode.is_dir() {
-                    // Other types have file operations that are not ours.
+                if !inode.is_regular() && (created || !inode.is_dir()) {
+                    // Other types have file operations that are not ours, and the kernel takes what
+                    // was made for a regular file.
                     F::release(&inode, &open);
                     return Err(EIO);
                 }
