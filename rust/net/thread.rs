@@ -56,6 +56,16 @@ impl Thread {
     }
 }
 
+impl Thread {
+    /// Ends all waits of the thread that can be killed, now and from now on. Its function must be
+    /// about to return then.
+    pub fn kill(&self) {
+        // SAFETY: The reference taken in `spawn` keeps the task valid, and it does not exit on its
+        // own. Before `run` allows it, the signal does nothing.
+        unsafe { bindings::qtfs_kthread_kill(self.task.as_ptr()) };
+    }
+}
+
 impl Drop for Thread {
     fn drop(&mut self) {
         // SAFETY: The reference taken in `spawn` keeps the task valid; the thread does not exit
@@ -87,6 +97,8 @@ unsafe fn drop_closure<F>(data: *mut c_void) {
 unsafe extern "C" fn run<F: FnOnce() + Send>(data: *mut c_void) -> c_int {
     // SAFETY: By this function's requirements.
     let f = unsafe { KBox::from_raw(data.cast::<F>()) };
+    // SAFETY: Called from the thread itself.
+    unsafe { bindings::qtfs_kthread_allow_kill() };
     KBox::into_inner(f)();
     // SAFETY: Called from the thread itself.
     unsafe { bindings::qtfs_kthread_wait_stop() };

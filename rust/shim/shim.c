@@ -334,6 +334,18 @@ struct task_struct *qtfs_kthread_run(int (*thread)(void *), void *data, const ch
 	return kthread_run(thread, data, "%s", name);
 }
 
+/* Threads of the kernel ignore signals unless they say otherwise; programs cannot send this one. */
+void qtfs_kthread_allow_kill(void)
+{
+	allow_kernel_signal(SIGKILL);
+}
+
+/* Ends killable waits of a thread that allows it, now and from now on. */
+void qtfs_kthread_kill(struct task_struct *task)
+{
+	send_sig(SIGKILL, task, 1);
+}
+
 void qtfs_init_completion(struct completion *completion)
 {
 	init_completion(completion);

@@ -101,6 +101,8 @@ unsigned long qtfs_file_size_limit(void);
 /* Threads and waiting. */
 struct task_struct *qtfs_kthread_run(int (*thread)(void *), void *data, const char *name);
 void qtfs_kthread_wait_stop(void);
+void qtfs_kthread_allow_kill(void);
+void qtfs_kthread_kill(struct task_struct *task);
 void qtfs_init_completion(struct completion *completion);
 struct task_struct *qtfs_get_task_struct(struct task_struct *task);
 void qtfs_put_task_struct(struct task_struct *task);

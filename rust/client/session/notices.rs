@@ -285,9 +285,11 @@ impl Notices {
         self.changed.notify_all();
     }
 
-    /// What is watched by a number.
+    /// What is watched by a number; nothing when the mount goes away.
     pub(crate) fn watched(&self, number: u64) -> Option<Watched> {
-        self.inner.lock().by_number.get(&number).copied()
+        let inner = self.inner.lock();
+        let watched = inner.by_number.get(&number).copied();
+        watched.filter(|_| !inner.closed)
     }
 
     /// All numbers.
@@ -432,7 +434,7 @@ impl Notices {
         }
     }
 
-    /// The mount goes away: the thread ends, and no inode is held afterwards.
+    /// The mount goes away: the thread ends, whatever it waits for, and no inode is held afterwards.
     pub(crate) fn close(&self) {
         let any = {
             let mut inner = self.inner.lock();
@@ -441,6 +443,10 @@ impl Notices {
         };
         self.changed.notify_all();
         let thread = self.thread.lock().take();
+        if let Some(thread) = &thread {
+            // It may wait for room for a request, which a server that does not answer never makes.
+            thread.kill();
+        }
         drop(thread);
         drop(any);
     }
