@@ -40,6 +40,7 @@ use qtfs_vfs::{
         Key,
         NewInode, //
     },
+    param::Level,
 };
 
 use crate::{
@@ -358,12 +359,8 @@ fn attach(session: &Arc<Session>, incarnation: u32, wait: Wait) -> Result<Attr> 
     let reply = session.exchange_as(&call, None, none, None, wait, incarnation)?;
     if reply.status != 0 && !reply.body.is_empty() {
         // What the server says is better than what can be guessed here.
-        pr_err!(
-            "{}: {}: {}\n",
-            session.config,
-            Op::Attach.name(),
-            Text(&reply.body)
-        );
+        let (name, text) = (Op::Attach.name(), Text(reply.text()));
+        session.log(Level::Error, fmt!("{name}: {text}"));
     }
     let reply = reply.decode::<Attach<'_>>()?;
     if reply.attr.mode & S_IFMT != 0o040_000 {

@@ -62,6 +62,7 @@ pub(crate) mod durable;
 mod exchange;
 mod keeper;
 mod lane;
+mod limit;
 pub(crate) mod notices;
 mod releases;
 pub(crate) mod request;
@@ -73,6 +74,7 @@ mod watches;
 pub(crate) use credentials::Acting;
 use credentials::Credentials;
 use durable::Durable;
+use limit::Limit;
 use notices::Notices;
 use releases::Releases;
 use request::{
@@ -137,7 +139,7 @@ struct Inner {
     id: [u8; 16],
     /// Nothing happens any more: unmounted.
     stopped: bool,
-    /// Writes that begin anew because the session was lost.
+    /// Writes that begin anew, each when it is due.
     again: KVVec<Writeback>,
     /// Locks to release that were granted when nobody waited for them any more: the message, the
     /// identity to send it with, and the incarnation of its ids.
@@ -153,6 +155,8 @@ pub(crate) struct Session {
     pub(crate) stats: Stats,
     /// The mount, as `config` shows it.
     name: CString,
+    /// Lines in the kernel log, of each level that is limited.
+    limits: [Limit; 3],
     pub(crate) releases: Pin<KBox<Releases>>,
     pub(crate) credentials: Pin<KBox<Credentials>>,
     pub(crate) watches: Pin<KBox<Watches>>,
@@ -187,6 +191,7 @@ impl Session {
                 config,
                 stats,
                 name,
+                limits: [const { Limit::new() }; 3],
                 releases: KBox::pin_init(Releases::new(), GFP_KERNEL)?,
                 credentials: KBox::pin_init(Credentials::new(), GFP_KERNEL)?,
                 watches: KBox::pin_init(Watches::new(), GFP_KERNEL)?,
@@ -364,17 +369,25 @@ impl Session {
 
     /// Logs that `operation` failed.
     pub(crate) fn log_error(&self, operation: &str, error: Error, what: &str) {
-        pr_err!("{}: {operation}: {error:?}: {what}\n", self.config);
+        self.log(Level::Error, fmt!("{operation}: {error:?}: {what}"));
     }
 
-    /// Logs what is worth knowing.
+    /// Logs what is worth knowing, unless there is too much of it.
     pub(crate) fn log(&self, level: Level, args: core::fmt::Arguments<'_>) {
-        if logs(level) {
-            match level {
-                Level::Error => pr_err!("{}: {args}\n", self.config),
-                Level::Warn => pr_warn!("{}: {args}\n", self.config),
-                Level::Info | Level::Debug => pr_info!("{}: {args}\n", self.config),
+        if !logs(level) {
+            return;
+        }
+        if let Some(limit) = self.limits.get(level as usize) {
+            match limit.take() {
+                None => return,
+                Some(0) => {}
+                Some(lines) => pr_warn!("{}: {lines} messages were left out\n", self.config),
             }
+        }
+        match level {
+            Level::Error => pr_err!("{}: {args}\n", self.config),
+            Level::Warn => pr_warn!("{}: {args}\n", self.config),
+            Level::Info | Level::Debug => pr_info!("{}: {args}\n", self.config),
         }
     }
 }

@@ -11,7 +11,10 @@ use kernel::{
     sync::Arc, //
 };
 use qtfs_net::{
-    time::ticks,
+    time::{
+        now_us,
+        ticks, //
+    },
     NoFs,
     Outbox,
     Pages,
@@ -55,6 +58,7 @@ use super::{
     Session,
     SLOTS, //
 };
+use crate::options::Text;
 
 /// How long to wait for a connection, and for the answer to HELLO, in milliseconds.
 const CONNECT_MS: u32 = 8_000;
@@ -93,8 +97,8 @@ pub(super) fn run(session: &Arc<Session>, lane: u16, first: Option<Connected>) {
         }
         match connected.take().map_or_else(|| connect(session, lane), Ok) {
             Ok(connected) => {
-                pause = PAUSE_MS.0;
-                let error = receive(session, lane, &connected.socket);
+                let began = now_us();
+                let (error, is_useful) = receive(session, lane, &connected.socket);
                 down(session, lane, &connected.outbox);
                 drop(connected);
                 if !session.inner.lock().stopped {
@@ -102,6 +106,14 @@ pub(super) fn run(session: &Arc<Session>, lane: u16, first: Option<Connected>) {
                     session.log(Level::Warn, fmt!("lane {lane}: {error:?}: {what}"));
                     session.stats.reconnected();
                     session.trace_reconnect(lane, error);
+                }
+                let lasted = now_us().saturating_sub(began);
+                if is_useful || lasted >= u64::from(PAUSE_MS.1) * 1000 {
+                    pause = PAUSE_MS.0;
+                } else {
+                    // A server that greets and goes is to be as little trouble as one that is away.
+                    rest(session, pause);
+                    pause = (pause * 2).min(PAUSE_MS.1);
                 }
             }
             Err(error) => {
@@ -121,6 +133,22 @@ pub(super) fn run(session: &Arc<Session>, lane: u16, first: Option<Connected>) {
                 pause = (pause * 2).min(PAUSE_MS.1);
             }
         }
+    }
+}
+
+/// Waits so many milliseconds, whatever happens, unless the session is stopped.
+fn rest(session: &Session, pause: u32) {
+    let end = now_us().saturating_add(u64::from(pause) * 1000);
+    let mut inner = session.inner.lock();
+    loop {
+        let left = end.saturating_sub(now_us()).div_ceil(1000);
+        if inner.stopped || left == 0 {
+            return;
+        }
+        let ticks = ticks(u32::try_from(left).unwrap_or(pause));
+        let _ = session
+            .changed
+            .wait_interruptible_timeout(&mut inner, ticks);
     }
 }
 
@@ -218,7 +246,11 @@ fn hello(session: &Session, lane: u16, known: [u8; 16], socket: &Socket) -> Resu
         asked: session.asked(),
     };
     if let Err(e) = reply.error() {
-        let text = core::str::from_utf8(&reply.body).unwrap_or("no reason was given");
+        let text = match reply.text() {
+            [] => b"no reason was given",
+            text => text,
+        };
+        let text = Text(text);
         session.log(Level::Error, fmt!("the server refuses: {text}"));
         return Err(e);
     }
@@ -336,11 +368,13 @@ fn down(session: &Session, lane: u16, outbox: &Arc<Outbox>) {
     }
 }
 
-/// Receives replies until the connection ends. Returns why it did.
-fn receive(session: &Arc<Session>, lane: u16, socket: &Socket) -> Error {
+/// Receives until the connection ends. Returns why it did, and whether a reply came.
+fn receive(session: &Arc<Session>, lane: u16, socket: &Socket) -> (Error, bool) {
+    let mut is_useful = false;
     loop {
-        if let Err(e) = receive_one(session, lane, socket) {
-            return e;
+        match receive_one(session, lane, socket) {
+            Ok(ends_request) => is_useful |= ends_request,
+            Err(e) => return (e, is_useful),
         }
     }
 }
@@ -354,7 +388,8 @@ fn receive_head(socket: &Socket) -> Result<(Header, KVVec<u8>)> {
     Ok((header, body))
 }
 
-fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
+/// Receives a frame. Returns whether it was the reply to a request.
+fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result<bool> {
     let (header, body) = receive_head(socket).map_err(|e| {
         if e == EPROTO {
             return bad(session, "a header is no header");
@@ -363,7 +398,7 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
     })?;
     match header.kind {
         Kind::Reply => {}
-        Kind::Event => return event(session, &header, &body),
+        Kind::Event => return event(session, &header, &body).map(|()| false),
         _ => {
             return Err(bad(
                 session,
@@ -386,7 +421,7 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
     let Some(request) = request else {
         // The reply to a request that was sent twice; the other one came first.
         let rest = Pages::alloc(header.data_len)?;
-        return socket.recv_segments(rest.segments());
+        return socket.recv_segments(rest.segments()).map(|()| false);
     };
     let result = receive_data(session, socket, &header, &request);
     let wrong = match header.status {
@@ -434,7 +469,7 @@ fn receive_one(session: &Arc<Session>, lane: u16, socket: &Socket) -> Result {
             fmt!("lane {lane}: {e:?} in the middle of a reply"),
         );
     })?;
-    wrong.map_or(Ok(()), |what| Err(bad(session, what)))
+    wrong.map_or(Ok(true), |what| Err(bad(session, what)))
 }
 
 /// Acts on what the server tells without being asked.
@@ -482,9 +517,7 @@ fn receive_data(session: &Session, socket: &Socket, header: &Header, request: &R
 
 /// Says why the connection is ended, and gives the error for it.
 fn bad(session: &Session, what: &str) -> Error {
-    pr_err!(
-        "{}: bad message, the connection is ended: {what}\n",
-        session.config
-    );
+    let ended = "bad message, the connection is ended";
+    session.log(Level::Error, fmt!("{ended}: {what}"));
     EPROTO
 }

@@ -59,6 +59,9 @@ pub(crate) fn is_lost(error: Error) -> bool {
     error == LOST || error == UNSENT
 }
 
+/// Longest text that explains a failure, in bytes.
+const MAX_TEXT: usize = 512;
+
 /// No lane has sent the request yet.
 pub(crate) const NO_LANE: u16 = u16::MAX;
 
@@ -100,6 +103,12 @@ impl Reply {
             Some(error) if is_lost(error) => Err(EIO),
             Some(error) => Err(error),
         }
+    }
+
+    /// What a failure says for people.
+    pub(crate) fn text(&self) -> &[u8] {
+        let len = self.body.len().min(MAX_TEXT);
+        self.body.get(..len).unwrap_or_default()
     }
 
     /// The fields of a reply to `C`.
