@@ -24,7 +24,7 @@ use crate::{
     fs::Qtfs,
     session::{
         then::{
-            is_passing,
+            not_written,
             Then,
             Writeback, //
         },
@@ -88,11 +88,7 @@ pub(crate) fn write_back(session: &Arc<Session>, writeback: Writeback) {
             let data = writeback.pages.clone();
             session.submit(&call, cred, data, None, Then::Write(writeback), incarnation);
         }
-        Err(e) if is_passing(session, e) => session.write_again(writeback),
-        Err(e) => {
-            session.log_error("WRITE", e, "data that a program wrote is lost");
-            writeback.finish(Err(e));
-        }
+        Err(e) => not_written(session, e, writeback),
     }
 }
 

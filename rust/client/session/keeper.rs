@@ -34,6 +34,7 @@ use super::{
         Writeback, //
     },
     Acting,
+    Inner,
     Session,
     Wait, //
 };
@@ -42,7 +43,7 @@ use super::{
 const TICK_MS: u32 = 500;
 
 impl Session {
-    /// Begins a write of pages anew, in the session that there is by then.
+    /// Begins a write of pages anew when it is due, in the session that there is by then.
     pub(crate) fn write_again(&self, writeback: Writeback) {
         let _nofs = NoFs::enter();
         // Without memory the write fails, which `Writeback` tells when it is dropped; that may take
@@ -92,25 +93,42 @@ impl Session {
         loop {
             let (again, unlocks) = {
                 let mut inner = self.inner.lock();
-                while !inner.chores && !inner.stopped {
-                    // No signal comes; the kernel takes this for idle, not for stuck.
-                    if self.config.timeout.is_none() {
-                        let _ = self.changed.wait_interruptible(&mut inner);
+                let again = loop {
+                    // After `umount -f` there is nothing to wait for.
+                    let now = if self.is_aborted() {
+                        u64::MAX
                     } else {
-                        let tick = ticks(TICK_MS);
-                        let _ = self.changed.wait_interruptible_timeout(&mut inner, tick);
-                        break;
+                        now_us()
+                    };
+                    let again = inner.take_due(now);
+                    if again.is_some() || inner.chores || inner.stopped {
+                        break again;
                     }
-                }
+                    let pause = inner
+                        .next_due()
+                        .map(|due| pause_ms(due.saturating_sub(now)));
+                    let tick = self.config.timeout.map(|_| TICK_MS);
+                    // No signal comes; the kernel takes this for idle, not for stuck.
+                    let Some(wait) = [pause, tick].into_iter().flatten().min() else {
+                        let _ = self.changed.wait_interruptible(&mut inner);
+                        continue;
+                    };
+                    let _ = self
+                        .changed
+                        .wait_interruptible_timeout(&mut inner, ticks(wait));
+                    if tick.is_some() {
+                        break None;
+                    }
+                };
                 inner.chores = false;
                 if inner.stopped {
                     // What was to be written is lost with the mount; dropping it says so.
                     let lost = mem::take(&mut inner.again);
                     drop(inner);
-                    drop(lost);
+                    drop((again, lost));
                     return;
                 }
-                (mem::take(&mut inner.again), mem::take(&mut inner.unlocks))
+                (again, mem::take(&mut inner.unlocks))
             };
             self.expire_reads();
             for (unlock, cred, incarnation) in unlocks {
@@ -120,7 +138,7 @@ impl Session {
                 }
             }
             self.send_releases();
-            for writeback in again {
+            if let Some(writeback) = again {
                 crate::data::write_back(self, writeback);
             }
         }
@@ -179,4 +197,22 @@ impl Session {
             }
         }
     }
+}
+
+impl Inner {
+    /// Takes out a write of pages that is to be begun anew by now.
+    fn take_due(&mut self, now: u64) -> Option<Writeback> {
+        let at = self.again.iter().position(|again| again.due <= now)?;
+        self.again.remove(at).ok()
+    }
+
+    /// When the next one is.
+    fn next_due(&self) -> Option<u64> {
+        self.again.iter().map(|again| again.due).min()
+    }
+}
+
+/// Milliseconds until so many microseconds are over.
+fn pause_ms(us: u64) -> u32 {
+    u32::try_from(us.div_ceil(1000)).unwrap_or(u32::MAX)
 }

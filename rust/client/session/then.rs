@@ -6,7 +6,10 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use qtfs_net::Pages;
+use qtfs_net::{
+    time::now_us,
+    Pages, //
+};
 use qtfs_proto::{
     message::{
         self,
@@ -47,6 +50,11 @@ use crate::{
     node, //
 };
 
+/// How often a write of pages is begun anew, which takes half a minute.
+const TRIES: u32 = 40;
+/// First and longest pause before that, in milliseconds; doubled each time.
+const PAUSE_MS: (u32, u32) = (10, 1_000);
+
 /// Pages that are being written back.
 pub(crate) struct Writeback {
     /// The file that they are written through.
@@ -57,6 +65,10 @@ pub(crate) struct Writeback {
     pub(crate) pages: Arc<Pages>,
     /// Whom to tell; gone once that was done.
     done: Option<WriteDone>,
+    /// How often it was begun anew.
+    tries: u32,
+    /// When it is begun anew, in microseconds since boot.
+    pub(super) due: u64,
 }
 
 impl Writeback {
@@ -74,7 +86,17 @@ impl Writeback {
             pos,
             pages,
             done: Some(done),
+            tries: 0,
+            due: 0,
         }
+    }
+
+    /// Whether it may be begun anew, after a pause.
+    fn take_try(&mut self) -> bool {
+        let pause = PAUSE_MS.0.checked_shl(self.tries.min(16)).unwrap_or(0);
+        self.due = now_us().saturating_add(u64::from(pause.min(PAUSE_MS.1)) * 1000);
+        self.tries += 1;
+        self.tries <= TRIES
     }
 
     /// The inode whose pages are written.
@@ -189,20 +211,24 @@ fn written(session: &Arc<Session>, result: Result<Reply>, writeback: Writeback) 
         session.durable.written(&inode.node().unsynced);
         Ok(())
     });
-    if matches!(outcome, Err(e) if is_passing(session, e)) {
+    match outcome {
+        Err(e) => not_written(session, e, writeback),
+        Ok(()) => writeback.finish(Ok(())),
+    }
+}
+
+/// Ends the write of pages that failed. If the error says nothing about the data, it is begun anew
+/// instead, as long as there is hope: whoever began to write was killed, there was no memory, here or
+/// on HOST, or the server lost the session.
+pub(crate) fn not_written(session: &Session, error: Error, mut writeback: Writeback) {
+    let is_passing = is_lost(error) || error == EINTR || error == ENOMEM;
+    if is_passing && !session.is_aborted() && writeback.take_try() {
         session.write_again(writeback);
         return;
     }
-    if let Err(e) = outcome {
-        session.log_error("WRITE", e, "data that a program wrote is lost");
-    }
-    writeback.finish(outcome);
-}
-
-/// Whether an error of writing says nothing about the data: whoever began to write was killed, had
-/// no memory, or the server lost the session.
-pub(crate) fn is_passing(session: &Session, error: Error) -> bool {
-    (is_lost(error) || error == EINTR || error == ENOMEM) && !session.is_aborted()
+    session.log_error("WRITE", error, "data that a program wrote is lost");
+    // Programs are to know that it is their data which they are told of.
+    writeback.finish(Err(if is_passing { EIO } else { error }));
 }
 
 /// Releases what a reply brought that nobody waits for any more.
