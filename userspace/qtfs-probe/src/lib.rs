@@ -12,6 +12,7 @@
 //! - [`session`]: HELLO, slots and lanes.
 //! - [`script`]: the language that [`script::HELP`] describes.
 //! - [`hostile`]: clients that do not keep the rules, and whether the server survives them.
+//! - [`liar`]: a server that does not keep the rules.
 //! - [`load`]: clients that want much at once.
 //! - [`mangle`]: a relay that changes what a client and a server say.
 //! - [`files`]: look at exported files as with `ls`, `stat` and `cat`.
@@ -20,6 +21,7 @@ pub mod args;
 pub mod conn;
 pub mod files;
 pub mod hostile;
+pub mod liar;
 pub mod load;
 pub mod mangle;
 pub mod script;

@@ -10,6 +10,7 @@ use clap::Subcommand;
 use qtfs_probe::conn::Server;
 use qtfs_probe::files;
 use qtfs_probe::hostile;
+use qtfs_probe::liar;
 use qtfs_probe::load;
 use qtfs_probe::mangle;
 use qtfs_probe::mangle::Mangle;
@@ -194,6 +195,12 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 0)]
         skip: u64,
     },
+    /// A server with a few files that tells the lie NAME once a client has looked up lie:NAME
+    Lie {
+        /// Where clients connect to
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12300")]
+        listen: String,
+    },
     /// Whether a new client is served
     Alive,
 }
@@ -307,6 +314,7 @@ fn run(args: Args) -> Result<()> {
                 skip,
             },
         ),
+        Command::Lie { listen } => liar::lie(&listen),
         Command::Alive => hostile::alive(server),
     }
 }
