@@ -125,6 +125,18 @@ def escape(t):
     probe("alive")
 
 
+@case("who may only execute a program can neither write nor empty it by asking to execute it: EINVAL", who=[ROOT], needs="qtfs")
+def execute(t):
+    host.files.write(t.there("program"), b"text")
+    host.os.chmod(t.there("program"), 0o711)
+    script = [f"attach path={t.host_dir} -> root=attr.node", "credential index=7 uid=4321 gid=4321", "open target=$root/program flags=READ|EXEC @cred=7 -> f=file",
+              "expect EACCES open target=$root/program flags=READ @cred=7", "expect EBADF|EINVAL write file=$f offset=0 data=gone @cred=7"]
+    script += [f"expect EINVAL open target=$root/program flags={flags}|EXEC @cred=7"
+               for flags in ("WRITE", "READ|WRITE", "READ|TRUNC", "READ|APPEND", "READ|CREATE", "READ|TMPFILE")]
+    probe("run", stdin="\n".join(script))
+    eq(host.files.read(t.there("program")), b"text")
+
+
 @case("what one client makes the host keep is limited, and given back when it is gone", who=[ROOT], needs="qtfs", limit=120)
 def budget(t):
     parameter = "/sys/module/qtfs_server/parameters/qtfs_client_memory"

@@ -76,6 +76,16 @@ pub(crate) fn open(ctx: &mut Context<'_>, r: &Open<'_>) -> Result<Reply> {
     if has(OpenFlags::CREATE) && has(OpenFlags::DIRECTORY) {
         return Err(invalid("open a directory and make a file"));
     }
+    let changes = [
+        OpenFlags::WRITE,
+        OpenFlags::APPEND,
+        OpenFlags::TRUNC,
+        OpenFlags::CREATE,
+        OpenFlags::TMPFILE,
+    ];
+    if has(OpenFlags::EXEC) && changes.into_iter().any(has) {
+        return Err(invalid("open a program and change it"));
+    }
     if has(OpenFlags::TMPFILE) {
         return nameless(ctx, r);
     }
@@ -192,7 +202,7 @@ fn existing<'r>(
     // No thread of engine's is to wait for the kernel's next line of `/proc/kmsg`: see READ.
     how.nonblock |= class::of(path.magic()) != FsClass::Regular;
     if r.flags.has(OpenFlags::EXEC) {
-        let file = executable(ctx, path, how)?;
+        let file = executable(ctx, path, how.nonblock)?;
         return Ok(Outcome::Open(found, file, OtherEnd::default()));
     }
     // The kernel protects others' files in such directories from `O_CREAT`.
@@ -244,12 +254,17 @@ fn protected<'r>(
     Ok(Outcome::Open(found, file, OtherEnd::default()))
 }
 
-/// Opens a program that the caller may execute but perhaps not read.
-fn executable(ctx: &Context<'_>, path: &local::Path, how: How) -> Result<File> {
+/// Opens a program, for reading, that the caller may execute but perhaps not read.
+fn executable(ctx: &Context<'_>, path: &local::Path, nonblock: bool) -> Result<File> {
     if !path.is_regular() || path.is_noexec() {
         return Err(EACCES.into());
     }
     path.permits(may::EXEC | may::OPEN)?;
+    let how = How {
+        read: true,
+        nonblock,
+        ..How::default()
+    };
     let _engine = ctx.as_engine();
     Ok(File::open(path, how)?)
 }
