@@ -176,7 +176,23 @@ impl Server {
 /// The number that the kernel gave this boot, as far as it is in 64 bits, or nothing where engine
 /// sees no procfs: then another load of the module counts as another boot.
 fn boot_id() -> Option<u64> {
-    let path = Path::absolute(c"/proc/sys/kernel/random/boot_id", Symlinks::Refuse).ok()?;
+    let text = contents(c"/proc/sys/kernel/random/boot_id")?;
+    let digits = text.iter().filter_map(|&b| char::from(b).to_digit(16));
+    let number = digits
+        .take(16)
+        .fold(0, |number, digit| number << 4 | u64::from(digit));
+    (number != 0).then_some(number)
+}
+
+/// The number in a file of procfs, or nothing where engine sees none. Called as engine.
+pub(crate) fn setting(path: &CStr) -> Option<u32> {
+    let text = contents(path)?;
+    core::str::from_utf8(&text).ok()?.trim().parse().ok()
+}
+
+/// The first bytes of a file of procfs.
+fn contents(path: &CStr) -> Option<KVVec<u8>> {
+    let path = Path::absolute(path, Symlinks::Refuse).ok()?;
     let how = How {
         read: true,
         ..How::default()
@@ -184,10 +200,5 @@ fn boot_id() -> Option<u64> {
     let file = File::open(&path, how).ok()?;
     let pages = Pages::alloc(64).ok()?;
     let len = file.read(0, &pages, pages.len(), ReadHow::default()).ok()?;
-    let text = pages.to_vec(len).ok()?;
-    let digits = text.iter().filter_map(|&b| char::from(b).to_digit(16));
-    let number = digits
-        .take(16)
-        .fold(0, |number, digit| number << 4 | u64::from(digit));
-    (number != 0).then_some(number)
+    pages.to_vec(len).ok()
 }

@@ -129,10 +129,18 @@ void qtfs_posix_acl_release(struct posix_acl *acl)
 	posix_acl_release(acl);
 }
 
-/* Whether fs.protected_regular may have a say in such a directory. */
-bool qtfs_sticky_shared(const struct inode *dir)
+/* As may_create_in_sticky() for regular files, where fs.protected_regular is @level. */
+bool qtfs_sticky_protects(const struct path *dir, const struct path *file, unsigned int level)
 {
-	return (dir->i_mode & S_ISVTX) && (dir->i_mode & 0022);
+	const struct inode *parent = d_inode(dir->dentry);
+	vfsuid_t owner = i_uid_into_vfsuid(mnt_idmap(file->mnt), d_inode(file->dentry));
+
+	if (!level || !(parent->i_mode & S_ISVTX))
+		return false;
+	if (vfsuid_eq(owner, i_uid_into_vfsuid(mnt_idmap(dir->mnt), parent)) ||
+	    vfsuid_eq_kuid(owner, current_fsuid()))
+		return false;
+	return (parent->i_mode & 0002) || (level >= 2 && (parent->i_mode & 0020));
 }
 
 /* Not vfs_get_link(), which would follow links of procfs. */

@@ -32,7 +32,7 @@ void qtfs_do_delayed_call(struct delayed_call *call);
 int qtfs_sync_super(struct super_block *sb, errseq_t *since);
 errseq_t qtfs_super_errors(struct super_block *sb);
 void qtfs_posix_acl_release(struct posix_acl *acl);
-bool qtfs_sticky_shared(const struct inode *dir);
+bool qtfs_sticky_protects(const struct path *dir, const struct path *file, unsigned int level);
 const char *qtfs_link_text(struct dentry *dentry, struct delayed_call *call);
 
 /* Attributes. */

@@ -40,6 +40,39 @@ def classes(t):
         eq((may(USER, t.path("f")), may(MEMBER, t.path("f")), may(OTHER, t.path("f"))), (owner, group, others), oct(mode))
 
 
+@case("in a shared sticky directory O_CREAT does not open others' files as fs.protected_regular of the host says: EACCES", who=[ROOT], needs="qtfs")
+def protected_regular(t):
+    setting = "/proc/sys/fs/protected_regular"
+    before = (files.read(setting), host.files.read(setting))
+    os.mkdir("d")
+
+    def opens(name, flags):
+        os.close(os.open(t.path(name), os.O_RDWR | flags))
+    try:
+        # For a name that it knows this machine's kernel answers.
+        files.write(setting, b"0")
+        for number, (level, mode, group, refused) in enumerate(((b"0", 0o1777, 0, False), (b"1", 0o1777, 0, True), (b"1", 0o1775, USER.gid, False),
+                                                                (b"2", 0o1775, USER.gid, True), (b"2", 0o0777, 0, False))):
+            host.files.write(setting, level)
+            os.chown("d", 0, group)
+            os.chmod("d", mode)
+            for who in (USER, OTHER):
+                for flags in (os.O_CREAT, os.O_CREAT | os.O_TRUNC):
+                    name = f"d/{number}-{who.name}-{flags}"
+                    host.files.write(t.there(name), b"data")
+                    host.os.chown(t.there(name), OTHER.uid, OTHER.gid)
+                    host.os.chmod(t.there(name), 0o666)
+                    if refused and who is USER:
+                        fails(EACCES, as_user, who, opens, name, flags)
+                        eq(host.files.read(t.there(name)), b"data")
+                        as_user(who, opens, name, 0)
+                    else:
+                        as_user(who, opens, name, flags)
+    finally:
+        files.write(setting, before[0])
+        host.files.write(setting, before[1])
+
+
 @case("supplementary groups count, also the last of many", who=[ROOT])
 def groups(t):
     files.write("f", b"data")

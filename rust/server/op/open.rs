@@ -51,11 +51,14 @@ use crate::{
         At,
         Found, //
     },
+    server,
     worker::Reply, //
 };
 
 /// Most bytes that come with the reply; it is kept for as long as the slot is not used again.
 const MAX_WANT: usize = 256 * 1024;
+/// The highest value of `fs.protected_regular`, which holds where engine cannot read it.
+const PROTECTED_MOST: u32 = 2;
 /// How often to begin anew when others make and remove the name meanwhile.
 const ATTEMPTS: usize = 16;
 
@@ -205,10 +208,8 @@ fn existing<'r>(
         let file = executable(ctx, path, how.nonblock)?;
         return Ok(Outcome::Open(found, file, OtherEnd::default()));
     }
-    // The kernel protects others' files in such directories from `O_CREAT`.
-    let sticky = dir.filter(|dir| dir.path.is_sticky_shared() && dir.writable().is_ok());
-    if let (Some(dir), Some(name)) = (sticky, r.target.name.name()) {
-        return protected(ctx, r, found, dir, name);
+    if let Some(dir) = dir.filter(|dir| dir.writable().is_ok()) {
+        unprotected(ctx, dir, path)?;
     }
     let file = if how.truncate {
         ctx.change_found(&found, |_| Ok(File::open(path, how)?))?
@@ -218,40 +219,21 @@ fn existing<'r>(
     Ok(Outcome::Open(found, file, OtherEnd::default()))
 }
 
-/// Opens what was found by its name once more.
-///
-/// The name may lead to anything by now. What is no longer what was found is not for use, since
-/// nobody has looked at it: fails with [`EEXIST`].
-fn protected<'r>(
-    ctx: &mut Context<'_>,
-    r: &Open<'r>,
-    found: Found<'r>,
-    dir: &Found<'_>,
-    name: qtfs_proto::Name<'r>,
-) -> Result<Outcome<'r>> {
-    let how = how(r);
-    let mode = new_mode(&dir.path, r.mode, r.umask);
-    let local_name = local::Name::new(name.bytes())?;
-    let file = ctx.change_found(&found, |_| {
-        match File::open_named(&dir.path, &local_name, how, mode) {
-            // A symlink, a device without a driver, a FIFO without a reader.
-            Err(ELOOP | ENODEV | ENXIO) => Err(EEXIST.into()),
-            // The directory had nothing against it. The holder of the lease is waited for.
-            Err(EAGAIN) if !how.nonblock => Ok(File::open(&found.path, how)?),
-            file => Ok(file?),
-        }
-    })?;
-    if file.was_created() {
-        if !r.target.node.is_none() {
-            return Err(ESTALE.into());
-        }
-        let found = ctx.entry(dir, name, file.path())?;
-        return Ok(Outcome::Open(found, file, OtherEnd::default()));
+/// Fails with [`EACCES`] when HOST protects the file, which is others', from `O_CREAT` in such a
+/// directory. The kernel would say so only to who opens it by its name, which may lead to anything
+/// by now.
+fn unprotected(ctx: &Context<'_>, dir: &Found<'_>, path: &local::Path) -> Result {
+    if !dir.path.protects(path, PROTECTED_MOST) {
+        return Ok(());
     }
-    if !file.path().same_object(&found.path) {
-        return Err(EEXIST.into());
+    let level = {
+        let _engine = ctx.as_engine();
+        server::setting(c"/proc/sys/fs/protected_regular")
+    };
+    if dir.path.protects(path, level.unwrap_or(PROTECTED_MOST)) {
+        return Err(EACCES.into());
     }
-    Ok(Outcome::Open(found, file, OtherEnd::default()))
+    Ok(())
 }
 
 /// Opens a program, for reading, that the caller may execute but perhaps not read.

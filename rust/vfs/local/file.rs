@@ -117,17 +117,6 @@ impl File {
         Self::open_raw(path, c"", how.flags(), 0)
     }
 
-    /// Opens what a name in a directory leads to, or makes it, with `O_CREAT`, so that directories
-    /// that protect others' files can say no.
-    ///
-    /// Never waits for whatever the name leads to by now: fails with [`EAGAIN`] where a lease is
-    /// in the way, with [`ENXIO`] where a FIFO has no reader.
-    pub fn open_named(dir: &Path, name: &Name, how: How, mode: u16) -> Result<Self> {
-        // CAST: All flags are low bits.
-        let flags = how.flags() | (bindings::O_CREAT | bindings::O_NONBLOCK) as c_int;
-        Self::open_raw(dir, name.as_c_str(), flags, mode)
-    }
-
     /// Makes and opens a file, in one step; fails with [`EEXIST`] when the name exists.
     ///
     /// The umask of the current task is taken off the mode by the file system's rules.

@@ -296,10 +296,11 @@ impl Path {
         }
     }
 
-    /// Whether the directory is one in which others' files are protected from `O_CREAT`.
-    pub fn is_sticky_shared(&self) -> bool {
-        // SAFETY: The inode is held.
-        unsafe { bindings::qtfs_sticky_shared(self.inode()) }
+    /// Whether this directory protects a file in it from the current credential's `O_CREAT`, when
+    /// `fs.protected_regular` has the value `level`.
+    pub fn protects(&self, file: &Self, level: u32) -> bool {
+        // SAFETY: Both are held.
+        unsafe { bindings::qtfs_sticky_protects(self.as_raw(), file.as_raw(), level) }
     }
 
     /// Succeeds when the current credential may do what `mask` says (bits of [`may`]).
