@@ -14,11 +14,14 @@ use kernel::{
     sync::{
         Arc,
         CondVar,
-        Mutex, //
+        Mutex,
+        SetOnce, //
     },
 };
 
 use crate::{
+    Counted,
+    Meter,
     Pages,
     Socket,
     Thread, //
@@ -32,10 +35,20 @@ pub struct Frame {
     pub data: Arc<Pages>,
 }
 
+impl Frame {
+    /// Bytes of all of it.
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.data.len()
+    }
+}
+
 /// Sends frames in order over one socket.
 #[pin_data]
 pub struct Outbox {
     socket: Arc<Socket>,
+    /// Counts what waits.
+    meter: SetOnce<Arc<Meter>>,
     #[pin]
     state: Mutex<State>,
     #[pin]
@@ -44,16 +57,26 @@ pub struct Outbox {
 
 /// The fields of [`Outbox`] protected by the lock.
 struct State {
-    /// Frames that nobody sends yet, oldest first, and whether nobody has asked for them.
-    queue: KVVec<(Arc<Frame>, bool)>,
+    /// Frames that nobody sends yet, oldest first.
+    queue: KVVec<Waiting>,
     /// How many of them nobody has asked for.
     unasked: usize,
-    /// A frame that was sent in part, and how much of it.
-    begun: Option<(Arc<Frame>, usize)>,
+    /// A frame that was sent in part.
+    begun: Option<Waiting>,
     /// Somebody is sending without the lock.
     busy: bool,
     /// Nothing is sent any more.
     closed: bool,
+}
+
+/// A frame that waits because the peer does not read.
+struct Waiting {
+    frame: Arc<Frame>,
+    /// How much of it was sent.
+    sent: usize,
+    /// Nobody has asked for it.
+    unasked: bool,
+    _counted: Option<Counted>,
 }
 
 impl Outbox {
@@ -62,6 +85,7 @@ impl Outbox {
         let this = Arc::pin_init(
             pin_init!(Self {
                 socket,
+                meter: SetOnce::new(),
                 state <- new_mutex!(State {
                     queue: KVVec::new(),
                     unasked: 0,
@@ -76,6 +100,11 @@ impl Outbox {
         let worker = this.clone();
         let thread = Thread::spawn(name, move || worker.run())?;
         Ok((this, thread))
+    }
+
+    /// Has `meter` count what waits from now on. Once.
+    pub fn count_by(&self, meter: &Arc<Meter>) {
+        self.meter.populate(meter.clone());
     }
 
     /// Sends a frame, or leaves it to the thread; never waits for the peer.
@@ -97,7 +126,8 @@ impl Outbox {
                 return Err(ENOTCONN);
             }
             if state.busy || state.begun.is_some() || !state.queue.is_empty() {
-                state.queue.push((frame, unasked), GFP_KERNEL)?;
+                let waiting = self.waiting(frame, 0, unasked);
+                state.queue.push(waiting, GFP_KERNEL)?;
                 state.unasked += usize::from(unasked);
                 self.changed.notify_one();
                 return Ok(());
@@ -108,7 +138,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.busy = false;
         match result {
-            Ok(n) if n < frame.head.len() + frame.data.len() => state.begun = Some((frame, n)),
+            Ok(n) if n < frame.len() => state.begun = Some(self.waiting(frame, n, unasked)),
             Ok(_) => {}
             Err(_) => {
                 self.fail(&mut state);
@@ -119,6 +149,16 @@ impl Outbox {
             self.changed.notify_one();
         }
         Ok(())
+    }
+
+    fn waiting(&self, frame: Arc<Frame>, sent: usize, unasked: bool) -> Waiting {
+        let meter = self.meter.as_ref();
+        Waiting {
+            _counted: meter.map(|meter| meter.count(frame.len())),
+            frame,
+            sent,
+            unasked,
+        }
     }
 
     /// How many frames wait because the peer does not read, without those of [`Outbox::tell`].
@@ -148,7 +188,7 @@ impl Outbox {
 
     fn run(&self) {
         loop {
-            let (frame, sent) = {
+            let waiting = {
                 let mut state = self.state.lock();
                 loop {
                     if state.closed && !state.busy {
@@ -162,11 +202,10 @@ impl Outbox {
                         if !state.queue.is_empty() {
                             state.busy = true;
                             // Removing from the front keeps the order; queues are short.
-                            let frame = state.queue.remove(0);
-                            match frame {
-                                Ok((frame, unasked)) => {
-                                    state.unasked -= usize::from(unasked);
-                                    break (frame, 0);
+                            match state.queue.remove(0) {
+                                Ok(waiting) => {
+                                    state.unasked -= usize::from(waiting.unasked);
+                                    break waiting;
                                 }
                                 Err(_) => state.busy = false,
                             }
@@ -176,16 +215,16 @@ impl Outbox {
                     let _ = self.changed.wait_interruptible(&mut state);
                 }
             };
-            let total = frame.head.len() + frame.data.len();
-            let result = self.socket.send_some(&frame.head, &frame.data, sent, true);
+            let Waiting { frame, sent, .. } = &waiting;
+            let result = self.socket.send_some(&frame.head, &frame.data, *sent, true);
             let mut state = self.state.lock();
             state.busy = false;
-            if !matches!(result, Ok(n) if sent + n == total) {
+            if !matches!(result, Ok(n) if sent + n == frame.len()) {
                 self.fail(&mut state);
             }
             // The last reference may be this one; its pages are released without the lock.
             drop(state);
-            mem::drop(frame);
+            mem::drop(waiting);
         }
     }
 }

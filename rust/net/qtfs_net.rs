@@ -16,6 +16,7 @@
 pub mod address;
 pub mod completion;
 pub mod memory;
+pub mod meter;
 pub mod outbox;
 pub mod pages;
 pub mod socket;
@@ -25,6 +26,7 @@ pub mod time;
 pub use address::Address;
 pub use completion::Completion;
 pub use memory::NoFs;
+pub use meter::{Counted, Meter};
 pub use outbox::{Frame, Outbox};
 pub use pages::{Pages, Segment};
 pub use socket::{Listener, Socket};

@@ -3,7 +3,8 @@
 //! Memory that the sessions of one client may make the kernel keep, together.
 //!
 //! Each kind of object has a limit in each session, but a client may have many sessions. What counts
-//! is the address that they come from.
+//! is the address that they come from. Objects are refused beyond the limit. Data that passes through
+//! the sessions is counted apart: when there is much of it, each of them takes less at a time.
 
 use core::ptr;
 use kernel::{
@@ -18,7 +19,10 @@ use kernel::{
     },
 };
 use qtfs_bindings as bindings;
-use qtfs_net::memory::total_pages;
+use qtfs_net::{
+    memory::total_pages,
+    Meter, //
+};
 
 use crate::refusal::{
     Refusal,
@@ -29,11 +33,14 @@ use crate::refusal::{
 /// bytes; unless `qtfs_client_memory` says otherwise.
 const SHARE: u64 = 4;
 const MOST: u64 = 8 << 30;
+/// The part of that beyond which there is much data of the client on its way.
+const CROWDED_SHARE: u64 = 2;
 
 /// See the module.
 pub(crate) struct Budget {
     most: u64,
     used: Atomic<u64>,
+    passing: Arc<Meter>,
 }
 
 /// Memory that is in use, until this is dropped.
@@ -51,8 +58,22 @@ impl Budget {
             0 => (total_pages() * PAGE_SIZE as u64 / SHARE).min(MOST),
             mib => mib << 20,
         };
-        let used = Atomic::<u64>::new(0);
-        Ok(Arc::new(Self { most, used }, GFP_KERNEL)?)
+        let this = Self {
+            most,
+            used: Atomic::<u64>::new(0),
+            passing: Meter::new(None)?,
+        };
+        Ok(Arc::new(this, GFP_KERNEL)?)
+    }
+
+    /// Counts data on its way through all sessions, and what is kept of it.
+    pub(crate) fn passing(&self) -> &Arc<Meter> {
+        &self.passing
+    }
+
+    /// Whether there is much data on its way.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.passing.bytes() as u64 > self.most / CROWDED_SHARE
     }
 
     /// Uses so many bytes, about.

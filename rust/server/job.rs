@@ -20,7 +20,10 @@ use kernel::{
         Mutex, //
     },
 };
-use qtfs_net::Pages;
+use qtfs_net::{
+    Counted,
+    Pages, //
+};
 use qtfs_proto::Op;
 
 use crate::{
@@ -28,7 +31,8 @@ use crate::{
     queue::ParkKey,
     refusal,
     reply,
-    session::Session, //
+    session::Session,
+    slot::Kept, //
 };
 
 /// Which request an answer is for.
@@ -60,6 +64,9 @@ pub(crate) struct Job {
     pub(crate) body: KVVec<u8>,
     /// Data section.
     pub(crate) data: Pages,
+    /// What it and its answer take.
+    #[pin]
+    counted: Mutex<Option<Counted>>,
     /// The caller gave up.
     cancelled: Atomic<bool>,
     /// What it waits for while it is parked; written under the lock of the queue.
@@ -87,6 +94,7 @@ impl Job {
         cred: u32,
         body: KVVec<u8>,
         data: Pages,
+        counted: Option<Counted>,
     ) -> Result<ListArc<Self>> {
         ListArc::pin_init(
             try_pin_init!(Self {
@@ -96,6 +104,7 @@ impl Job {
                 cred,
                 body,
                 data,
+                counted <- new_mutex!(counted),
                 cancelled: Atomic::<bool>::new(false),
                 parked_for: Atomic::<u64>::new(0),
                 awaited <- new_mutex!(None),
@@ -103,6 +112,11 @@ impl Job {
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// It may wait for ever, and is not to keep others from coming meanwhile.
+    pub(crate) fn parks(&self) {
+        drop(self.counted.lock().take());
     }
 
     /// Notes what it waits for.
@@ -135,7 +149,7 @@ impl Job {
         };
         match frame {
             Ok(frame) => {
-                let keep = (!self.op.repeatable()).then(|| frame.clone());
+                let keep = Kept::of(self.op, &frame, &session.budget);
                 let lane = session.slots().lock().finish(&self.ticket, keep);
                 session.send(frame, lane.as_ref());
             }

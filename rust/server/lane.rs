@@ -18,6 +18,7 @@ use kernel::{
 use qtfs_net::{
     Address,
     Frame,
+    Meter,
     Outbox,
     Socket,
     Thread, //
@@ -100,8 +101,9 @@ impl Lane {
         self.number.store(STRANGER, Relaxed);
     }
 
-    /// Sets how many answers the client may have to expect.
-    pub(crate) fn set_credits(&self, credits: u16) {
+    /// Sets how many answers the client may have to expect, and what counts them.
+    pub(crate) fn set_credits(&self, credits: u16, meter: &Arc<Meter>) {
+        self.outbox.count_by(meter);
         let max = u32::from(credits).saturating_add(SPARE_BACKLOG);
         self.max_backlog.store(max, Relaxed);
     }

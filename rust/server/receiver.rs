@@ -10,7 +10,10 @@ use kernel::{
     str::BStr,
     sync::Arc, //
 };
-use qtfs_net::Pages;
+use qtfs_net::{
+    Counted,
+    Pages, //
+};
 use qtfs_proto::{
     frame::HEADER_LEN,
     message,
@@ -36,6 +39,21 @@ use crate::{
         Cancelled, //
     },
 };
+
+/// A request that takes less, with its answer, is not counted.
+const LITTLE: usize = 4096;
+/// READ and WRITE of more than this wait while a session has [`MOST_BULK`] on its way. Requests for
+/// less come by another connection.
+const BULK: usize = 64 * 1024;
+/// Bytes that READ and WRITE of much may have on their way.
+const MOST_BULK: usize = 64 << 20;
+/// Bytes that a session may have on their way in all. Only a client that does not read its answers
+/// comes near.
+const MOST: usize = 192 << 20;
+/// The same while the client's sessions have much together.
+const MOST_CROWDED: usize = 2 << 20;
+/// How long to wait for fewer bytes before looking whether the connection is still there.
+const LOOK_MS: u32 = 100;
 
 /// Why a connection ends.
 pub(crate) enum End {
@@ -156,10 +174,12 @@ fn request(
         return Err(End::Bad("data length"));
     }
     let body = body(lane, &header)?;
-    let data = Pages::alloc(header.data_len)?;
-    lane.socket().recv_segments(data.segments())?;
     // Nobody executes what cannot be read; nobody waits for an answer to it either.
     let request = Request::decode(op, &body)?;
+    let asked = longest_answer(&request).min(session.max_data());
+    let counted = admit(session, lane, op, body.len(), header.data_len.max(asked))?;
+    let data = Pages::alloc(header.data_len)?;
+    lane.socket().recv_segments(data.segments())?;
     let ticket = Ticket {
         op: header.op,
         slot: header.slot,
@@ -176,13 +196,67 @@ fn request(
         return Ok(());
     }
     // What can fail comes first: a request that was begun is answered.
-    let job = Job::new(session.clone(), ticket, op, header.cred, body, data)?;
+    let job = Job::new(
+        session.clone(),
+        ticket,
+        op,
+        header.cred,
+        body,
+        data,
+        counted,
+    )?;
     if begin(session, &ticket, op, lane)? {
         if let Some(job) = quick::execute(server, job) {
             session.submit(job, false);
         }
     }
     Ok(())
+}
+
+/// Most bytes that the answer to a request has, as far as the request says.
+fn longest_answer(request: &Request<'_>) -> usize {
+    let asked = match request {
+        Request::Read(r) => r.len,
+        Request::Readdir(r) => r.want,
+        Request::Open(r) => r.want,
+        Request::Receive(r) => r.len,
+        Request::Getxattr(r) => r.max,
+        Request::Listxattr(r) => r.max,
+        _ => 0,
+    };
+    // CAST: At least 32 bits.
+    asked as usize
+}
+
+/// Waits until there is room for a request with so many bytes of fields, and of data or answer.
+/// Meanwhile the client's connection fills up, and nobody else waits.
+fn admit(
+    session: &Session,
+    lane: &Lane,
+    op: Op,
+    fields: usize,
+    data: usize,
+) -> core::result::Result<Option<Counted>, End> {
+    let bytes = fields + data;
+    if bytes <= LITTLE {
+        return Ok(None);
+    }
+    let bulk = data > BULK && matches!(op, Op::Read | Op::Write);
+    loop {
+        let most = if session.budget.is_crowded() {
+            MOST_CROWDED
+        } else if bulk {
+            MOST_BULK
+        } else {
+            MOST
+        };
+        if let Some(counted) = session.passing.count_within(bytes, most, LOOK_MS) {
+            return Ok(Some(counted));
+        }
+        if lane.is_closed() {
+            return Err(End::Lost(ENOTCONN));
+        }
+    }
 }
 
 /// Takes note of a request; says whether to execute it.

@@ -18,7 +18,8 @@ use kernel::{
 };
 use qtfs_net::{
     Address,
-    Frame, //
+    Frame,
+    Meter, //
 };
 use qtfs_vfs::random;
 
@@ -42,7 +43,10 @@ use crate::{
     },
     refusal::Refusal,
     reply,
-    slot::Slots, //
+    slot::{
+        Kept,
+        Slots, //
+    },
 };
 
 /// Bytes of a client's name that are kept.
@@ -59,6 +63,8 @@ pub(crate) struct Session {
     origin: Origin,
     /// What it may make this machine keep, with others from the same address.
     pub(crate) budget: Arc<Budget>,
+    /// Counts data on its way from the client and to it.
+    pub(crate) passing: Arc<Meter>,
     /// What the client says to come back.
     id: [u8; 16],
     /// What the client calls itself.
@@ -135,11 +141,13 @@ impl Session {
         let name = name.get(..MAX_NAME).unwrap_or(name);
         let mut copy = KVec::with_capacity(name.len(), GFP_KERNEL)?;
         copy.extend_from_slice(name, GFP_KERNEL)?;
+        let passing = Meter::new(Some(budget.passing().clone()))?;
         Arc::pin_init(
             try_pin_init!(Self {
                 number,
                 origin,
                 budget: budget.clone(),
+                passing,
                 id,
                 name: copy,
                 max_data,
@@ -227,7 +235,7 @@ impl Session {
             return Err(EUSERS);
         }
         lanes.list.reserve(1, GFP_KERNEL)?;
-        lane.set_credits(self.credits);
+        lane.set_credits(self.credits, &self.passing);
         lane.send(greeting)?;
         // There is room.
         let _ = lanes.list.push_within_capacity(lane.clone());
@@ -305,6 +313,7 @@ impl Session {
             }
             slots.queue(parked.clone());
         }
+        job.parks();
         let max = usize::from(self.credits) / PARKED_SHARE;
         self.queue
             .park(job, key, max)
@@ -335,7 +344,7 @@ impl Session {
                 return;
             }
         };
-        let keep = (!job.op.repeatable()).then(|| frame.clone());
+        let keep = Kept::of(job.op, &frame, &self.budget);
         let lane = self.slots.lock().finish(&job.ticket, keep);
         self.send(frame, lane.as_ref());
     }

@@ -10,11 +10,15 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use qtfs_net::Frame;
+use qtfs_net::{
+    Counted,
+    Frame, //
+};
 use qtfs_proto::Op;
 use qtfs_vfs::local::task::Thread;
 
 use crate::{
+    budget::Budget,
     job::{
         Job,
         Ticket, //
@@ -46,13 +50,29 @@ struct Slot {
 /// What became of the last request of a slot.
 enum State {
     /// It was answered, with this answer when it must not be executed again.
-    Done(Option<Arc<Frame>>),
+    Done(Option<Kept>),
     /// The connection's own thread executes it, or puts it into the queue in a moment.
     Arriving,
     /// It waits for a worker.
     Queued(Arc<Job>),
     /// A worker executes it.
     Running(Arc<Job>, Thread),
+}
+
+/// An answer that is kept until the next request of the slot.
+pub(crate) struct Kept {
+    frame: Arc<Frame>,
+    _counted: Option<Counted>,
+}
+
+impl Kept {
+    /// The answer to a request, if it is to be kept.
+    pub(crate) fn of(op: Op, frame: &Arc<Frame>, budget: &Budget) -> Option<Self> {
+        (!op.repeatable()).then(|| Self {
+            frame: frame.clone(),
+            _counted: (!frame.data.is_empty()).then(|| budget.passing().count(frame.len())),
+        })
+    }
 }
 
 /// What to do with a request that came.
@@ -134,8 +154,8 @@ impl Slots {
             slot.op = ticket.op;
         } else if ticket.seq == slot.last && slot.last != 0 && ticket.op == slot.op {
             match &slot.state {
-                State::Done(Some(frame)) => {
-                    let frame = frame.clone();
+                State::Done(Some(kept)) => {
+                    let frame = kept.frame.clone();
                     slot.lane = Some(lane.clone());
                     return Begin::Answer(frame);
                 }
@@ -175,11 +195,7 @@ impl Slots {
 
     /// Takes note of the answer, which is kept when `keep`; returns where the request came from
     /// last. From here on nobody cancels it any more.
-    pub(crate) fn finish(
-        &mut self,
-        ticket: &Ticket,
-        keep: Option<Arc<Frame>>,
-    ) -> Option<Arc<Lane>> {
+    pub(crate) fn finish(&mut self, ticket: &Ticket, keep: Option<Kept>) -> Option<Arc<Lane>> {
         let slot = self.get(ticket.slot)?;
         slot.state = State::Done(keep);
         slot.lane.take()

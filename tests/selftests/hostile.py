@@ -5,6 +5,7 @@ The peer is qtfs-probe, which can say anything. Client and server modules stay
 loaded and mounted meanwhile, and go on working.
 """
 
+import functools
 import os
 from errno import ENFILE
 
@@ -135,6 +136,37 @@ def execute(t):
                for flags in ("WRITE", "READ|WRITE", "READ|TRUNC", "READ|APPEND", "READ|CREATE", "READ|TMPFILE")]
     probe("run", stdin="\n".join(script))
     eq(host.files.read(t.there("program")), b"text")
+
+
+def available():
+    """MiB that the host has to spare."""
+    found = [line.split()[1] for line in host.files.read("/proc/meminfo").decode().splitlines() if line.startswith("MemAvailable:")]
+    return int(found[0]) >> 10
+
+
+@case("a client that asks for much and reads no answer gets no further, and others are served meanwhile", who=[ROOT], needs="qtfs", limit=150)
+def unread(t):
+    lanes, slots, times = 16, 256, 5
+    host.files.write(t.there("large"), b"x" * (1 << 20))
+    script = [f"hello slots={slots}", f"attach path={t.host_dir} -> root=attr.node", "open target=$root/large flags=READ -> f=file"]
+    script += [f"join {lane}" for lane in range(1, lanes)]
+    # Slot 0 has been used. Each time answers of 255 MiB.
+    for number in range(1, times + 1):
+        script += [f"read file=$f offset=0 len=1048576 flags=DIRECT @nowait @lane={slot % lanes} @slot={slot} @seq={number}" for slot in range(1, slots)]
+        script.append("sleep 1500")
+    before = available()
+    child = spawn(functools.partial(probe, "run", patience=100, stdin="\n".join(script + ["sleep 3000"])))
+    least, rounds = before, 0
+    while child.alive():
+        work(5)
+        least = min(least, available())
+        rounds += 1
+    child.result(60)
+    true(rounds > 5, rounds)
+    # What the answers take until they are sent, and what the connections keep.
+    true(before - least < 256, f"{before} MiB were there, later {least}")
+    eventually(lambda: before - available() < 64, 20, "all is given back")
+    probe("alive")
 
 
 @case("what one client makes the host keep is limited, and given back when it is gone", who=[ROOT], needs="qtfs", limit=120)

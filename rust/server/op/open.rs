@@ -331,9 +331,13 @@ fn answer(
 ) -> Result<Reply> {
     let path = open.file().path();
     let class = class::of(path.magic());
-    let want = usize::try_from(r.want)?
-        .min(MAX_WANT)
-        .min(ctx.session.max_data());
+    let want = match ctx.session.budget.is_crowded() {
+        // The client can ask for it.
+        true => 0,
+        false => usize::try_from(r.want)?
+            .min(MAX_WANT)
+            .min(ctx.session.max_data()),
+    };
     let mut end = false;
     let mut data = Pages::new();
     if want > 0 && path.is_dir() && r.flags.has(OpenFlags::LIST) {
