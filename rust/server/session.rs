@@ -185,6 +185,11 @@ impl Session {
         self.origin.peer.is_same_host(peer)
     }
 
+    /// From where its client connected first.
+    pub(crate) fn peer(&self) -> &Address {
+        &self.origin.peer
+    }
+
     /// Its number, for logs and for engine.
     pub(crate) fn number(&self) -> u32 {
         self.number

@@ -2,6 +2,7 @@
 
 //! All sessions, and the end of those whose client does not come back.
 
+use core::cmp::Reverse;
 use kernel::{
     new_condvar, new_mutex,
     prelude::*,
@@ -24,6 +25,8 @@ use crate::{
 pub(crate) const TTL_MS: i64 = 60_000;
 /// Most sessions; each mount of a client is one.
 pub(crate) const MAX_SESSIONS: usize = 1024;
+/// Most sessions from one address.
+const MAX_OF_ADDRESS: usize = MAX_SESSIONS / 4;
 /// How often sessions without connections are looked at.
 const TICK_MS: u32 = 1_000;
 /// How often they are looked at when there are none.
@@ -48,6 +51,31 @@ struct Inner {
     look: bool,
     /// The module is being unloaded.
     closed: bool,
+}
+
+impl Inner {
+    /// How many sessions come from the address of `peer`.
+    fn of_address(&self, peer: &Address) -> usize {
+        self.list.iter().filter(|s| s.is_from(peer)).count()
+    }
+
+    /// When there are too many sessions for one more from `peer`: one without connections, of the
+    /// address that has the most, and of these the one that has been so for the longest time.
+    /// Nobody's who has fewer sessions than `peer`.
+    fn to_be_replaced(&self, peer: &Address) -> Option<Arc<Session>> {
+        let own = self.of_address(peer);
+        if self.list.len() < MAX_SESSIONS && own < MAX_OF_ADDRESS {
+            return None;
+        }
+        let alone = self.list.iter().filter_map(|session| {
+            let since = session.alone_since()?;
+            let others = self.of_address(session.peer());
+            let may = own < MAX_OF_ADDRESS || session.is_from(peer);
+            (may && others >= own).then_some(((others, Reverse(since)), session))
+        });
+        let first = alone.max_by_key(|(key, _)| *key);
+        first.map(|(_, session)| session.clone())
+    }
 }
 
 impl Sessions {
@@ -80,9 +108,11 @@ impl Sessions {
 
     /// Adds a session, in the place of one whose client has left when there are too many.
     ///
-    /// Fails with [`EUSERS`] when they all have clients.
+    /// Fails with [`EUSERS`] when there is none that may be ended for it.
     pub(crate) fn insert(&self, session: &Arc<Session>) -> Result {
-        if let Some(left) = self.longest_alone() {
+        let peer = session.peer();
+        let left = self.inner.lock().to_be_replaced(peer);
+        if let Some(left) = left {
             log_warn!("{left}: others take its place\n");
             self.end(&left);
         }
@@ -90,25 +120,13 @@ impl Sessions {
         if inner.closed {
             return Err(ESHUTDOWN);
         }
-        if inner.list.len() >= MAX_SESSIONS {
-            log_warn!("{session}: refused, there are {MAX_SESSIONS} sessions\n");
+        let (all, own) = (inner.list.len(), inner.of_address(peer));
+        if all >= MAX_SESSIONS || own >= MAX_OF_ADDRESS {
+            log_warn!("{session}: refused, there are {all} sessions, {own} of them of {peer}\n");
             return Err(EUSERS);
         }
         inner.list.push(session.clone(), GFP_KERNEL)?;
         Ok(())
-    }
-
-    /// The session that has been without connections for the longest time, when there are too many.
-    fn longest_alone(&self) -> Option<Arc<Session>> {
-        let inner = self.inner.lock();
-        if inner.list.len() < MAX_SESSIONS {
-            return None;
-        }
-        let alone = inner
-            .list
-            .iter()
-            .filter_map(|s| Some((s.alone_since()?, s)));
-        alone.min_by_key(|(ms, _)| *ms).map(|(_, s)| s.clone())
     }
 
     /// Ends a session now.

@@ -138,6 +138,23 @@ def execute(t):
     eq(host.files.read(t.there("program")), b"text")
 
 
+@case("one address has a quarter of all sessions at most, and others are served meanwhile", who=[ROOT], needs="qtfs", limit=180)
+def sessions(t):
+    child = spawn(functools.partial(probe, "hold", "--hello", "--count", "300", "--seconds", "10", check=False, patience=90))
+    command = [filesystems.build_directory() + "/bin/qtfs-probe", "--connect", "10.0.0.1:12345", "-q", "alive"]
+    rounds = 0
+    while child.alive():
+        host.run(command)
+        work(2)
+        rounds += 1
+    told = child.result(60).text
+    true(rounds > 2, rounds)
+    held, refused = (int(told.split()[at]) for at in (1, 3))
+    # This machine has mounts too, each with a session.
+    true(240 < held < 256 and held + refused == 300, told)
+    eventually(lambda: probe("alive", check=False).status == 0, 20, "their place is free again")
+
+
 def available():
     """MiB that the host has to spare."""
     found = [line.split()[1] for line in host.files.read("/proc/meminfo").decode().splitlines() if line.startswith("MemAvailable:")]
