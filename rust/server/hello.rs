@@ -154,7 +154,7 @@ fn join(
             Err(ESTALE) => {}
             result => {
                 result?;
-                if let Some(watching) = session.watching(false)? {
+                if let Some(watching) = session.watching() {
                     watching.listener().send_again();
                 }
                 log_info!(

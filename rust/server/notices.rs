@@ -4,7 +4,7 @@
 //!
 //! Only so many events are on their way at once; the others wait here, and so do those that the
 //! client has not acknowledged: they are sent again by a new connection, in the same order. What
-//! does not fit, or finds no memory, is told as an overflow.
+//! does not fit, or finds no memory, is told as an overflow. What the policy does not allow any more is not told.
 
 use kernel::{
     new_mutex,
@@ -12,7 +12,8 @@ use kernel::{
     rbtree::RBTree,
     sync::{
         Arc,
-        Mutex, //
+        Mutex,
+        MutexGuard, //
     },
 };
 use qtfs_net::Frame;
@@ -31,6 +32,15 @@ use qtfs_vfs::local::notify::{
 };
 
 use crate::{
+    budget::{
+        Budget,
+        Charge, //
+    },
+    policy::{
+        Current,
+        Policy, //
+    },
+    refusal,
     reply,
     session::Session, //
 };
@@ -41,20 +51,78 @@ const MAX_KEPT: u64 = 16_384;
 const WINDOW: u64 = 8;
 /// Objects that a client may watch; as inotify lets a user of a large machine.
 pub(crate) const MAX_WATCHES: usize = 1 << 17;
+/// What a watch takes, with the inode that stays in memory, besides the path.
+const WATCH_BYTES: usize = 2048;
+/// What an event takes.
+const EVENT_BYTES: usize = 512;
 
 /// See the module.
 #[pin_data]
 pub(crate) struct Notices {
     session: Arc<Session>,
+    policy: Arc<Current>,
+    /// Held by whoever begins or ends a watch. Those who are told of something hold it for a moment.
+    #[pin]
+    watched: Mutex<Watched>,
     #[pin]
     inner: Mutex<Inner>,
+}
+
+/// What the numbers of watches stand for.
+pub(crate) struct Watched {
+    by_number: RBTree<u64, Place>,
+    budget: Arc<Budget>,
+}
+
+/// Where an object was when it was watched first.
+struct Place {
+    text: KVVec<u8>,
+    /// Number of the policy that was asked last, and whether it exports the place.
+    asked: u64,
+    exported: bool,
+    _charge: Charge,
+}
+
+impl Watched {
+    /// Adds a number; says whether it is new. One that is known goes on standing for what it does.
+    pub(crate) fn add(&mut self, number: u64, text: KVVec<u8>) -> refusal::Result<bool> {
+        if self.by_number.get(&number).is_some() {
+            return Ok(false);
+        }
+        let place = Place {
+            asked: 0,
+            exported: false,
+            _charge: self.budget.charge(WATCH_BYTES + text.len())?,
+            text,
+        };
+        self.by_number
+            .try_create_and_insert(number, place, GFP_KERNEL)?;
+        Ok(true)
+    }
+
+    /// Removes a number.
+    pub(crate) fn remove(&mut self, number: u64) {
+        drop(self.by_number.remove(&number));
+    }
+
+    /// Whether the client may be told of what the number stands for.
+    fn is_exported(&mut self, number: u64, policy: &Policy) -> bool {
+        let Some(place) = self.by_number.get_mut(&number) else {
+            return false;
+        };
+        if place.asked != policy.number() {
+            place.asked = policy.number();
+            place.exported = policy.rule(&place.text).is_some();
+        }
+        place.exported
+    }
 }
 
 /// The fields of [`Notices`] protected by the lock.
 struct Inner {
     /// Events that are not acknowledged, by number. A number that has none tells that others are
     /// missing; it takes no memory to note that.
-    kept: RBTree<u64, Arc<Frame>>,
+    kept: RBTree<u64, Kept>,
     /// Number of the last event that was made, sent and acknowledged.
     made: u64,
     sent: u64,
@@ -64,15 +132,27 @@ struct Inner {
     overflown: bool,
 }
 
+/// An event that is not acknowledged.
+struct Kept {
+    frame: Arc<Frame>,
+    _charge: Charge,
+}
+
 /// Listens for one client.
 pub(crate) type Watching = Arc<Pin<KBox<Notifier<Notices>>>>;
 
 impl Notices {
     /// Nothing has happened.
-    pub(crate) fn listen(session: &Arc<Session>) -> Result<Watching> {
-        let session = session.clone();
+    pub(crate) fn listen(session: &Arc<Session>, policy: &Arc<Current>) -> Result<Watching> {
+        let (session, policy) = (session.clone(), policy.clone());
+        let budget = session.budget.clone();
         let notifier = Notifier::new(try_pin_init!(Self {
             session,
+            policy,
+            watched <- new_mutex!(Watched {
+                by_number: RBTree::new(),
+                budget,
+            }),
             inner <- new_mutex!(Inner {
                 kept: RBTree::new(),
                 made: 0,
@@ -82,6 +162,11 @@ impl Notices {
             }),
         }? Error))?;
         Ok(Arc::new(notifier, GFP_KERNEL)?)
+    }
+
+    /// What the numbers stand for, for whoever begins or ends a watch.
+    pub(crate) fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock()
     }
 
     /// The client has acknowledged events up to one whose number ends with `seq`.
@@ -114,7 +199,7 @@ impl Notices {
     /// Keeps an event, or that it is missing; says whether something can be sent.
     fn keep(&self, event: &Notified<'_>) -> bool {
         let mut inner = self.inner.lock();
-        if inner.add(event).is_ok() {
+        if inner.add(event, &self.session.budget).is_ok() {
             inner.overflown = false;
         } else if !inner.overflown {
             inner.made += 1;
@@ -125,13 +210,16 @@ impl Notices {
 }
 
 impl Inner {
-    fn add(&mut self, event: &Notified<'_>) -> Result {
+    fn add(&mut self, event: &Notified<'_>, budget: &Arc<Budget>) -> Result {
         if self.made - self.acked >= MAX_KEPT {
             return Err(ENOSPC);
         }
         let number = self.made + 1;
-        let frame = frame(number, event)?;
-        self.kept.try_create_and_insert(number, frame, GFP_KERNEL)?;
+        let kept = Kept {
+            _charge: budget.charge(EVENT_BYTES).map_err(|_| ENOSPC)?,
+            frame: frame(number, event)?,
+        };
+        self.kept.try_create_and_insert(number, kept, GFP_KERNEL)?;
         self.made = number;
         Ok(())
     }
@@ -139,7 +227,7 @@ impl Inner {
     /// The event of a number.
     fn event(&self, number: u64) -> Result<Arc<Frame>> {
         match self.kept.get(&number) {
-            Some(frame) => Ok(frame.clone()),
+            Some(kept) => Ok(kept.frame.clone()),
             None => frame(
                 number,
                 &Notified {
@@ -168,9 +256,21 @@ impl Listener for Notices {
         let Ok(name) = OptName::new(notice.name) else {
             return;
         };
+        let policy = self.policy.get();
+        let (watch, parent) = {
+            let mut watched = self.watched.lock();
+            let mut exported = |number| match watched.is_exported(number, &policy) {
+                true => number,
+                false => 0,
+            };
+            (exported(notice.watch), exported(notice.parent))
+        };
+        if watch == 0 && parent == 0 {
+            return;
+        }
         let wants_pump = self.keep(&Notified {
-            watch: notice.watch,
-            parent: notice.parent,
+            watch,
+            parent,
             mask: notice.mask,
             cookie: notice.cookie,
             name,

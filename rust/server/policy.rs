@@ -6,9 +6,13 @@
 //! executed go on with the list that they began with.
 
 use kernel::{
-    fmt,
+    fmt, new_mutex,
     prelude::*,
-    str::BStr, //
+    str::BStr,
+    sync::{
+        Arc,
+        Mutex, //
+    },
 };
 
 /// Most exported directories.
@@ -47,6 +51,37 @@ pub(crate) struct Policy {
     exports: KVec<Export>,
     /// Differs between any two policies.
     number: u64,
+}
+
+/// The policy that holds now.
+#[pin_data]
+pub(crate) struct Current {
+    #[pin]
+    policy: Mutex<Arc<Policy>>,
+}
+
+impl Current {
+    /// Nothing is exported.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let policy = Arc::new(Policy::empty(), GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                policy <- new_mutex!(policy),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The policy.
+    pub(crate) fn get(&self) -> Arc<Policy> {
+        self.policy.lock().clone()
+    }
+
+    /// Sets another policy.
+    pub(crate) fn set(&self, policy: &Arc<Policy>) {
+        let old = core::mem::replace(&mut *self.policy.lock(), policy.clone());
+        drop(old);
+    }
 }
 
 impl Policy {
@@ -96,6 +131,13 @@ impl Policy {
     /// Whether `path` is an exported directory itself.
     pub(crate) fn has_at(&self, path: &[u8]) -> bool {
         self.exports.iter().any(|export| *export.path == *path)
+    }
+
+    /// The exported directory that covers `path`; the topmost if several do.
+    pub(crate) fn top(&self, path: &[u8]) -> Option<&[u8]> {
+        let covering = self.exports.iter().filter(|export| export.covers(path));
+        let top = covering.min_by_key(|export| export.path.len())?;
+        Some(&top.path)
     }
 
     /// Which policy it is.

@@ -150,7 +150,7 @@ fn request(
             return Ok(());
         }
         Kind::Ack if header.body_len == 0 && header.data_len == 0 => {
-            if let Some(watching) = session.watching(false)? {
+            if let Some(watching) = session.watching() {
                 watching.listener().acknowledged(header.seq);
             }
             return Ok(());

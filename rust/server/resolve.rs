@@ -161,6 +161,16 @@ impl Context<'_> {
         Ok(Path::absolute(c_str(&text)?, Symlinks::Refuse)?.entered()?)
     }
 
+    /// The directory that an object cannot leave, on its file system, without being out of reach:
+    /// what is exported, or the root of what HOST has mounted below it.
+    pub(crate) fn top(&self, found: &Found<'_>) -> Result<Path> {
+        let exported = self.root(self.policy.top(&found.text).ok_or(EACCES)?)?;
+        Ok(match exported.same_mount(&found.path) {
+            true => exported,
+            false => found.path.mount_root(),
+        })
+    }
+
     /// Walks a chain of names with the current credential.
     fn walk(&self, chain: &Chain) -> Result<Path> {
         descend(self.root(chain.root())?, chain.names())

@@ -29,7 +29,10 @@ use qtfs_vfs::{
 use crate::{
     channels::Channels,
     listener::Connections,
-    policy::Policy,
+    policy::{
+        Current,
+        Policy, //
+    },
     queue::Queue,
     sessions::Sessions, //
 };
@@ -48,6 +51,8 @@ pub(crate) struct Server {
     /// Channels that engine has not fetched.
     #[pin]
     pub(crate) channels: Channels,
+    /// What clients may use.
+    pub(crate) current: Arc<Current>,
     #[pin]
     engine: Mutex<Engine>,
 }
@@ -60,7 +65,6 @@ struct Engine {
     aliases: Option<Aliases>,
     /// It has handed over a policy since it came.
     configured: bool,
-    policy: Arc<Policy>,
     /// Number of the next policy.
     next: u64,
     /// How many engines there were.
@@ -74,18 +78,17 @@ impl Server {
     pub(crate) fn new() -> Result<Arc<Self>> {
         // Until engine comes and the kernel's own number can be read.
         let boot = random::number();
-        let policy = Arc::new(Policy::empty(), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 connections <- Connections::new(),
                 sessions <- Sessions::new(),
                 queue: Arc::pin_init(Queue::new(), GFP_KERNEL)?,
                 channels <- Channels::new(),
+                current: Current::new()?,
                 engine <- new_mutex!(Engine {
                     present: false,
                     aliases: None,
                     configured: false,
-                    policy,
                     next: 1,
                     epoch: 0,
                     boot,
@@ -142,7 +145,7 @@ impl Server {
 
     /// The policy that holds now.
     pub(crate) fn policy(&self) -> Arc<Policy> {
-        self.engine.lock().policy.clone()
+        self.current.get()
     }
 
     /// Sets another policy. Called in engine's context.
@@ -156,10 +159,8 @@ impl Server {
         let boot = boot_id();
         let mut engine = self.engine.lock();
         engine.boot = boot.unwrap_or(engine.boot);
-        let old = core::mem::replace(&mut engine.policy, policy.clone());
+        self.current.set(&policy);
         engine.configured = true;
-        drop(engine);
-        drop(old);
         Ok(policy)
     }
 

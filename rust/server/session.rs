@@ -37,6 +37,7 @@ use crate::{
         Watching, //
     },
     owner::Owners,
+    policy::Current,
     queue::{
         ParkKey,
         Queue, //
@@ -354,16 +355,23 @@ impl Session {
         self.send(frame, lane.as_ref());
     }
 
-    /// What the client watches; listens from now on if it is `made`.
-    pub(crate) fn watching(self: &Arc<Self>, make: bool) -> Result<Option<Watching>> {
+    /// What the client watches, if it does.
+    pub(crate) fn watching(&self) -> Option<Watching> {
+        self.watching.lock().clone()
+    }
+
+    /// What the client watches from now on, as far as the policy allows.
+    pub(crate) fn watch(self: &Arc<Self>, current: &Arc<Current>) -> Result<Watching> {
         let mut watching = self.watching.lock();
-        if watching.is_none() && make {
-            if self.is_ended() {
-                return Err(ESTALE);
-            }
-            *watching = Some(Notices::listen(self)?);
+        if let Some(watching) = &*watching {
+            return Ok(watching.clone());
         }
-        Ok(watching.clone())
+        if self.is_ended() {
+            return Err(ESTALE);
+        }
+        let new = Notices::listen(self, current)?;
+        *watching = Some(new.clone());
+        Ok(new)
     }
 
     /// Has events sent that wait.

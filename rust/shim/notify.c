@@ -27,6 +27,30 @@ static bool qtfs_notify_wants(const struct fsnotify_mark *mark, u32 mask)
 	return mark && READ_ONCE(mark->mask) & mask & ALL_FSNOTIFY_EVENTS;
 }
 
+/*
+ * Whether @dir, a watched directory, is where it may be. Without a name nothing
+ * can happen to its entries.
+ */
+static bool qtfs_notify_inside(struct inode *dir, struct fsnotify_mark *mark)
+{
+	const struct qtfs_notify_mark *own = container_of(mark, struct qtfs_notify_mark, mark);
+	struct dentry *at = d_find_any_alias(dir);
+	bool inside = !at;
+
+	while (at) {
+		const struct inode *inode = d_inode(at);
+		struct dentry *above = NULL;
+
+		inside = inode && inode->i_ino == own->top &&
+			 inode->i_generation == own->top_generation;
+		if (!inside && !IS_ROOT(at))
+			above = dget_parent(at);
+		dput(at);
+		at = above;
+	}
+	return inside;
+}
+
 static int qtfs_notify_event(struct fsnotify_group *group, u32 mask, const void *data, int data_type,
 			     struct inode *dir, const struct qstr *name, u32 cookie,
 			     struct fsnotify_iter_info *iter)
@@ -46,6 +70,14 @@ static int qtfs_notify_event(struct fsnotify_group *group, u32 mask, const void 
 		notice.parent = qtfs_notify_number(parent);
 	if (qtfs_notify_wants(own, mask))
 		notice.watch = qtfs_notify_number(own);
+	if (!notice.parent && !notice.watch)
+		return 0;
+	/* HOST may have moved the directory to where the client cannot go. */
+	if (dir && notice.parent && !qtfs_notify_inside(dir, parent))
+		notice.parent = 0;
+	if (dir && notice.watch && mask & ALL_FSNOTIFY_DIRENT_EVENTS &&
+	    !qtfs_notify_inside(dir, own))
+		notice.watch = 0;
 	if (!notice.parent && !notice.watch)
 		return 0;
 	if (name && (notice.parent || mask & ALL_FSNOTIFY_DIRENT_EVENTS)) {
@@ -110,7 +142,7 @@ static u32 qtfs_notify_mask(const struct inode *inode, u32 mask)
 }
 
 struct qtfs_notify_mark *qtfs_notify_add(struct qtfs_notifier *notifier, struct inode *inode,
-					 u64 watch, u32 mask)
+					 const struct inode *top, u64 watch, u32 mask)
 {
 	struct qtfs_notify_mark *mark = kzalloc_obj(*mark);
 	int ret;
@@ -120,6 +152,8 @@ struct qtfs_notify_mark *qtfs_notify_add(struct qtfs_notifier *notifier, struct 
 	fsnotify_init_mark(&mark->mark, notifier->group);
 	mark->mark.mask = qtfs_notify_mask(inode, mask);
 	mark->watch = watch;
+	mark->top = top->i_ino;
+	mark->top_generation = top->i_generation;
 	ret = fsnotify_add_inode_mark(&mark->mark, inode, 0);
 	if (ret) {
 		fsnotify_put_mark(&mark->mark);

@@ -44,10 +44,17 @@ struct qtfs_notifier {
 	void *context;
 };
 
-/* The inode stays in memory as long as it is watched, and so does the number. */
+/*
+ * The inode stays in memory as long as it is watched, and so does the number.
+ *
+ * @top, @top_generation: the directory that entries of a watched one are below
+ *	of, or they are not told.
+ */
 struct qtfs_notify_mark {
 	struct fsnotify_mark mark;
 	u64 watch;
+	u64 top;
+	u32 top_generation;
 };
 
 int qtfs_notifier_init(struct qtfs_notifier *notifier,
@@ -56,7 +63,7 @@ int qtfs_notifier_init(struct qtfs_notifier *notifier,
 void qtfs_notifier_end(struct qtfs_notifier *notifier);
 void qtfs_notifier_pump(struct qtfs_notifier *notifier);
 struct qtfs_notify_mark *qtfs_notify_add(struct qtfs_notifier *notifier, struct inode *inode,
-					 u64 watch, u32 mask);
+					 const struct inode *top, u64 watch, u32 mask);
 void qtfs_notify_change(struct qtfs_notify_mark *mark, u32 mask, bool add);
 void qtfs_notify_remove(struct qtfs_notifier *notifier, struct qtfs_notify_mark *mark);
 

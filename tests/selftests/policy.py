@@ -8,6 +8,7 @@ import time
 from errno import EACCES, ENOENT, EPERM, EROFS, ESTALE, EXDEV
 
 from qtest import ROOT, USER, as_user, case, eq, fails, files, filesystems, host, missing, run, server, syscalls, true
+from qtest.inotify import Told
 
 # The cases mount what they need.
 MANUAL = True
@@ -198,6 +199,38 @@ def moved_out(t):
         os.close(fd)
     eq(sorted(host.os.listdir("/data/secret/d")), ["f", "sub"])
     host.files.remove_tree("/data/secret/d")
+
+
+@case("a watched directory tells of nothing while the host has moved it out of the export, or does not export it", who=[ROOT], needs="qtfs", limit=90)
+def watched(t):
+    host.os.makedirs(f"{EXPORT}/d/sub")
+    try:
+        with mounted(EXPORT):
+            told = Told("d", "d/sub")
+            host.files.write(f"{EXPORT}/d/sub/one")
+            told.until("sub", "CLOSE_WRITE", "one")
+            # Within the export it may be anywhere.
+            host.os.rename(f"{EXPORT}/d", f"{EXPORT}/e")
+            host.files.write(f"{EXPORT}/e/sub/two")
+            told.until("sub", "CLOSE_WRITE", "two")
+            host.os.rename(f"{EXPORT}/e", "/data/secret/e")
+            for name in ("secret", "sub/secret"):
+                host.files.write(f"/data/secret/e/{name}")
+                host.os.unlink(f"/data/secret/e/{name}")
+            host.os.rename("/data/secret/e", f"{EXPORT}/d")
+            host.files.write(f"{EXPORT}/d/sub/three")
+            found = told.until("sub", "CLOSE_WRITE", "three")
+            host.call(__file__, "reload_with", (("/data/more", "rw"),))
+            host.files.write(f"{EXPORT}/d/secret")
+            host.call(__file__, "reload_with", (("/data/export", "rw"),))
+            host.files.write(f"{EXPORT}/d/four")
+            found += told.until("d", "CLOSE_WRITE", "four")
+            eq([event for event in found if event[2] == "secret"], [])
+            told.close()
+    finally:
+        host.server.write_policy()
+        host.server.stop_engine()
+        host.server.start()
 
 
 @case("an open file that the host moves out of the export may be used, its new place may not", who=[ROOT], needs="qtfs")

@@ -3,6 +3,7 @@
 //! NOTIFY: being told of what happens to an object.
 
 use kernel::prelude::*;
+use qtfs_net::NoFs;
 use qtfs_proto::{
     message::{
         Notify,
@@ -26,19 +27,31 @@ use crate::{
 /// As `inotify_add_watch(2)`, who asks must be allowed to read the object.
 pub(crate) fn notify(ctx: &mut Context<'_>, r: &Notify) -> Result<Reply> {
     if r.mask == NotifyMask::NONE {
-        if let Some(watching) = ctx.session.watching(false)? {
+        if let Some(watching) = ctx.session.watching() {
+            let mut watched = watching.listener().watched();
             watching.forget(r.watch);
+            watched.remove(r.watch);
         }
         return ctx.reply(&NotifyReply {});
     }
     let found = ctx.target(&Target::node(r.node))?;
     found.path.permits(may::READ)?;
-    let watching = ctx.session.watching(true)?.ok_or(ENOMEM)?;
+    let top = ctx.top(&found)?;
+    let watching = ctx.session.watch(&ctx.server.current)?;
+    // Reclaim of memory may tell of something.
+    let _nofs = NoFs::enter();
+    let mut watched = watching.listener().watched();
+    let added = watched.add(r.watch, found.text)?;
     watching
-        .watch(&found.path, r.watch, r.mask, MAX_WATCHES)
-        .map_err(|e| match e {
-            ENOSPC => Refusal::new(e, fmt!("the client watches {MAX_WATCHES} objects")),
-            e => e.into(),
+        .watch(&found.path, &top, r.watch, r.mask, MAX_WATCHES)
+        .map_err(|e| {
+            if added {
+                watched.remove(r.watch);
+            }
+            match e {
+                ENOSPC => Refusal::new(e, fmt!("the client watches {MAX_WATCHES} objects")),
+                e => e.into(),
+            }
         })?;
     ctx.reply(&NotifyReply {})
 }

@@ -111,10 +111,18 @@ impl<L: Listener> Notifier<L> {
     }
 
     /// Tells of what `mask` says of the object at `path`, by this number, from now on; with
-    /// [`NotifyMask::MASK_ADD`] besides what it told of before.
+    /// [`NotifyMask::MASK_ADD`] besides what it told of before. Of the entries of a directory it tells only
+    /// while it is below `top` or is it, on the same file system.
     ///
     /// Fails with [`ENOSPC`] when there are `max` already.
-    pub fn watch(&self, path: &Path, number: u64, mask: NotifyMask, max: usize) -> Result {
+    pub fn watch(
+        &self,
+        path: &Path,
+        top: &Path,
+        number: u64,
+        mask: NotifyMask,
+        max: usize,
+    ) -> Result {
         let mut marks = self.marks.lock();
         if let Some(mark) = marks.by_number.get(&number) {
             let add = mask.has(NotifyMask::MASK_ADD);
@@ -125,9 +133,15 @@ impl<L: Listener> Notifier<L> {
         if marks.count >= max {
             return Err(ENOSPC);
         }
-        // SAFETY: The notifier is initialised, and the inode held by the path.
+        // SAFETY: The notifier is initialised, and the inodes held by the paths.
         let mark = from_err_ptr(unsafe {
-            bindings::qtfs_notify_add(self.raw.get(), path.inode(), number, mask.bits())
+            bindings::qtfs_notify_add(
+                self.raw.get(),
+                path.inode(),
+                top.inode(),
+                number,
+                mask.bits(),
+            )
         })?;
         let mark = Mark(NonNull::new(mark).ok_or(ENOMEM)?);
         let raw = mark.0;

@@ -249,6 +249,20 @@ impl Path {
         unsafe { (*self.mnt()).mnt_root == self.dentry() }
     }
 
+    /// The root of the mount.
+    pub fn mount_root(&self) -> Self {
+        // SAFETY: The mount is held and its root never changes.
+        let dentry = unsafe { (*self.mnt()).mnt_root };
+        let path = bindings::path {
+            mnt: self.mnt(),
+            dentry,
+        };
+        // SAFETY: The mount is held, and its root by it.
+        unsafe { bindings::path_get(&path) };
+        // INVARIANT: The references are the new ones; the root of a mount exists.
+        Self(path)
+    }
+
     /// Whether both are on the same mount, so that an object can be renamed or linked.
     pub fn same_mount(&self, other: &Self) -> bool {
         self.mnt() == other.mnt()
