@@ -76,6 +76,11 @@ impl Budget {
         self.passing.bytes() as u64 > self.most / CROWDED_SHARE
     }
 
+    /// Whether the client uses all that it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used.load(Relaxed) >= self.most
+    }
+
     /// Uses so many bytes, about.
     ///
     /// Fails with [`ENFILE`] when the client uses too much.
@@ -93,6 +98,16 @@ impl Budget {
             ));
         }
         Ok(charge)
+    }
+}
+
+impl Charge {
+    /// It is for so many bytes now, whatever the client may use.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        let more = bytes.wrapping_sub(self.bytes);
+        self.budget.used.fetch_add(more, Relaxed);
+        self.bytes = bytes;
     }
 }
 

@@ -110,6 +110,11 @@ pub(crate) struct Locking<'a> {
 }
 
 impl Locking<'_> {
+    /// Counts the locks that the owner has on the object.
+    pub(crate) fn count(&self) {
+        self.open.count_locks(self.number, &self.owner);
+    }
+
     /// The owner took a lock.
     pub(crate) fn took(&self) {
         self.open.with_holder(self.number, |holder| {
@@ -313,6 +318,12 @@ impl OpenFile {
         });
     }
 
+    fn count_locks(&self, number: u64, owner: &Owner) {
+        let count = lock::ranges(self.file(), owner);
+        let owners = &self.session.owners;
+        owners.set_ranges(number, self.node.id, count);
+    }
+
     /// Whether the owner with a number may have locks on the file.
     fn is_held_by(&self, number: u64) -> bool {
         let owners = self.owners.lock();
@@ -355,6 +366,7 @@ impl OpenFile {
                 let _ = lock::release_flock(self.file(), &locking.owner);
             } else {
                 lock::release_all(self.file(), &locking.owner);
+                locking.count();
                 locking.released_all();
             }
         }
@@ -374,6 +386,7 @@ impl PinnedDrop for OpenFile {
         let owners = core::mem::replace(&mut *self.owners.lock(), KVec::new());
         for holder in owners.iter() {
             lock::release_all(self.file(), &holder.owner);
+            self.count_locks(holder.number, &holder.owner);
             self.session.owners.put(holder.number);
         }
     }

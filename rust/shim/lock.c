@@ -57,6 +57,22 @@ int qtfs_lock_test(struct file *file, struct file_lock *lock)
 	return vfs_test_lock(file, lock);
 }
 
+/* How many locks of ranges @owner has on what @file is open on. */
+unsigned int qtfs_lock_ranges(const struct file *file, const void *owner)
+{
+	struct file_lock_context *context = locks_inode_context(file_inode(file));
+	struct file_lock *lock;
+	unsigned int count = 0;
+
+	if (!context)
+		return 0;
+	spin_lock(&context->flc_lock);
+	list_for_each_entry(lock, &context->flc_posix, c.flc_list)
+		count += lock->c.flc_owner == owner;
+	spin_unlock(&context->flc_lock);
+	return count;
+}
+
 static void qtfs_lock_wait_work(struct work_struct *work)
 {
 	struct qtfs_lock_wait *wait = container_of(work, struct qtfs_lock_wait, work);

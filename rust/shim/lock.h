@@ -40,6 +40,7 @@ struct qtfs_lock {
 struct file_lock *qtfs_lock_alloc(const struct qtfs_lock *how);
 int qtfs_lock_apply(struct file *file, struct file_lock *lock);
 int qtfs_lock_test(struct file *file, struct file_lock *lock);
+unsigned int qtfs_lock_ranges(const struct file *file, const void *owner);
 bool qtfs_lock_is_held(struct inode *inode, const void *open);
 bool qtfs_lock_can_wait(const struct qtfs_lock *how);
 void qtfs_lock_wait_init(struct qtfs_lock_wait *wait, const struct qtfs_lock *how,

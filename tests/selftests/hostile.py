@@ -196,11 +196,17 @@ def budget(t):
         filesystems.mount(t.fs.export, t.fs.mnt)
         os.chdir(t.dir)
         files.write("f", b"data")
-        # A file counts as 2 KiB.
-        script = f"attach path={t.host_dir} -> root=attr.node\n" + "open target=$root/f flags=READ\n" * 600
-        found = probe("run", stdin=script, check=False)
-        told = found.text + found.complaint
-        true("ENFILE" in told and "all that it may: see qtfs_client_memory=" in told, told[-500:])
+        # Each group of an identity counts as 12 bytes, which leaves little for a file or a watch, with 2 KiB, and a lock with 256 bytes.
+        groups = ",".join(["1"] * 16300)
+        begin = "".join(f"credential index={index} uid=1 gid=1 groups={groups}\n" for index in range(1, 6)) + f"attach path={t.host_dir} -> root=attr.node\n"
+        for script, errno in (("open target=$root/f flags=READ\n" * 60, "ENFILE"),
+                              ("".join(f"notify node=$root watch={number} mask=CREATE\n" for number in range(1, 60)), "ENFILE"),
+                              ("open target=$root/f flags=READ|WRITE -> f=file\n" +
+                               "".join(f"lock file=$f owner=1 kind=write start={2 * number} end={2 * number}\n" for number in range(400)), "ENOLCK")):
+            found = probe("run", stdin=begin + script, check=False)
+            told = found.text + found.complaint
+            true(errno in told, told[-500:])
+            true(errno != "ENFILE" or "all that it may: see qtfs_client_memory=" in told, told[-500:])
         # This machine is the same client, and all that the other session had is free again.
         def again():
             try:

@@ -113,7 +113,15 @@ pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Outcome> {
         class: class(r.flags),
     };
     let locking = open.locking(r.owner)?;
-    match lock::apply(open.file(), &locking.owner, &request) {
+    let all = r.start == 0 && i64::try_from(r.end).map_or(true, |end| end == i64::MAX);
+    let takes = request.kind != Kind::Unlock;
+    if request.class != Class::Flock && (takes || !all) {
+        let owners = &ctx.session.owners;
+        owners.more_ranges(r.owner, open.node.id, takes)?;
+    }
+    let result = lock::apply(open.file(), &locking.owner, &request);
+    locking.count();
+    match result {
         Err(EAGAIN) if r.flags.has(LockFlags::WAIT) => {
             request.wait = true;
             if lock_wait::can_wait(open.file(), &locking.owner, &request) {
@@ -129,10 +137,10 @@ pub(crate) fn lock(ctx: &mut Context<'_>, r: &Lock) -> Result<Outcome> {
                 let _place = Place::take().ok_or(EAGAIN)?;
                 lock::apply(open.file(), &locking.owner, &request)?;
             }
+            locking.count();
         }
         result => result?,
     }
-    let all = r.start == 0 && i64::try_from(r.end).map_or(true, |end| end == i64::MAX);
     match request.kind {
         // The kernel releases them with the file.
         _ if request.class == Class::Flock => {}

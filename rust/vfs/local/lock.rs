@@ -212,6 +212,14 @@ pub fn test(file: &File, owner: &Owner, request: &Request) -> Result<Conflict> {
     })
 }
 
+/// How many locks of ranges `owner` has on the object that `file` is open on.
+pub fn ranges(file: &File, owner: &Owner) -> usize {
+    // SAFETY: The file is held; the owner is compared only.
+    let count = unsafe { bindings::qtfs_lock_ranges(file.as_ptr(), (&raw const *owner).cast()) };
+    // CAST: At least 32 bits.
+    count as usize
+}
+
 /// Releases the lock that belongs to an open file as a whole; `owner` is anybody.
 pub fn release_flock(file: &File, owner: &Owner) -> Result {
     let request = Request {
