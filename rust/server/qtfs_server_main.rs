@@ -60,6 +60,7 @@ mod session;
 mod sessions;
 mod slot;
 mod version;
+mod way;
 mod worker;
 
 use listener::Listening;

@@ -359,13 +359,13 @@ impl Context<'_> {
     fn where_it_is(&self, node: &Arc<Node>, path: Path) -> Result<Found<'static>> {
         let mut buf = KVVec::from_elem(0, qtfs_proto::PATH_MAX + 1, GFP_KERNEL)?;
         let text = path.text(&mut buf).map_err(on_the_way)?;
+        let rule = self.policy.rule(text).ok_or(ESTALE)?;
         // What the kernel says is where the object is on that mount; only what a walk finds there
         // is what the policy is about.
         let there = self.root(text).map_err(|_| ESTALE)?;
         if !there.same_object(&path) {
             return Err(ESTALE.into());
         }
-        let rule = self.policy.rule(text).ok_or(ESTALE)?;
         self.rename_chain(text)?;
         let mut copy = KVVec::with_capacity(text.len(), GFP_KERNEL)?;
         copy.extend_from_slice(text, GFP_KERNEL)?;

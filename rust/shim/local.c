@@ -57,6 +57,33 @@ bool qtfs_dentry_disconnected(const struct dentry *dentry)
 	return dentry->d_flags & DCACHE_DISCONNECTED;
 }
 
+/* What @name in @dir leads to, and what is mounted there. Mounts nothing. */
+int qtfs_path_entry(const struct path *dir, struct qstr *name, struct path *found)
+{
+	struct dentry *dentry;
+
+	dentry = lookup_one_positive_unlocked(mnt_idmap(dir->mnt), name, dir->dentry);
+	if (IS_ERR(dentry))
+		return PTR_ERR(dentry);
+	found->mnt = mntget(dir->mnt);
+	found->dentry = dentry;
+	while (follow_down_one(found))
+		;
+	return 0;
+}
+
+static bool qtfs_may_ask(const struct dentry_operations *ops)
+{
+	return ops && (ops->d_revalidate || ops->d_weak_revalidate || ops->d_automount ||
+		       ops->d_manage);
+}
+
+/* Whether whoever looks a name up here asks nobody but this kernel. */
+bool qtfs_path_plain(const struct path *path)
+{
+	return !qtfs_may_ask(path->dentry->d_op) && !qtfs_may_ask(path->dentry->d_sb->__s_d_op);
+}
+
 bool qtfs_path_noexec(const struct path *path)
 {
 	return (path->mnt->mnt_flags & MNT_NOEXEC) ||

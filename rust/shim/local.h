@@ -20,6 +20,8 @@ bool qtfs_inode_is_posixacl(const struct inode *inode);
 bool qtfs_inode_needs_user_readlink(const struct inode *inode);
 bool qtfs_can_decode_handle(const struct inode *inode);
 bool qtfs_dentry_disconnected(const struct dentry *dentry);
+int qtfs_path_entry(const struct path *dir, struct qstr *name, struct path *found);
+bool qtfs_path_plain(const struct path *path);
 bool qtfs_path_noexec(const struct path *path);
 bool qtfs_path_read_only(const struct path *path);
 struct path qtfs_file_path(const struct file *file);

@@ -169,6 +169,40 @@ def symlinks(t):
     eq(host.files.read("/data/secret/f"), b"secret")
 
 
+@case("symlinks of the host are followed on the way to what is mounted, also outside of the export", who=[ROOT], needs="qtfs")
+def symlinks_to_export(t):
+    host.os.makedirs(f"{EXPORT}/a/b", exist_ok=True)
+    host.files.write(f"{EXPORT}/a/b/f", b"data")
+    host.files.fresh_directory("/run/qtest-links")
+    for text, name in ((EXPORT, "/run/qtest-links/export"), ("export/a", "/run/qtest-links/twice"), ("../../run//./qtest-links/twice/", "/run/qtest-links/round"),
+                       ("a/b", f"{EXPORT}/inside"), ("loop", "/run/qtest-links/loop"), ("/proc/self/root", "/run/qtest-links/magic")):
+        host.os.symlink(text, name)
+    try:
+        for source in ("/run/qtest-links/export/a/b", "/run/qtest-links/twice/b", "/run/qtest-links/round/b", f"{EXPORT}/inside",
+                       "/run/qtest-links/export/inside"):
+            with mounted(source):
+                eq(files.read("f"), b"data", source)
+        for source in ("loop", "magic", f"magic{EXPORT}", "nowhere", "."):
+            refused(f"/run/qtest-links/{source}")
+    finally:
+        host.files.remove_tree("/run/qtest-links")
+
+
+@case("naming what is not exported makes the host mount nothing", who=[ROOT], needs="qtfs")
+def named_only(t):
+    tracing = "/sys/kernel/debug/tracing"
+    host.run(["umount", tracing], check=False)
+    host.files.fresh_directory("/run/qtest-links")
+    host.os.symlink(f"{tracing}/events", "/run/qtest-links/outside")
+    host.os.symlink(f"{tracing}/events", f"{EXPORT}/outside")
+    try:
+        for source in (tracing, f"{tracing}/events", "/run/qtest-links/outside", f"{EXPORT}/outside"):
+            refused(source)
+        eq(tracing in host.files.read("/proc/self/mounts").decode(), False, "nothing was mounted")
+    finally:
+        host.files.remove_tree("/run/qtest-links")
+
+
 @case(".. at the top of a mount stays in this machine", who=[ROOT], needs="qtfs")
 def dotdot(t):
     host.os.makedirs(f"{EXPORT}/a/b", exist_ok=True)

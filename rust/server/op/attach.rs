@@ -27,8 +27,22 @@ use crate::{
         Result, //
     },
     resolve,
+    way,
     worker::Reply, //
 };
+
+/// What is at a path; nothing when it is not exported, or has a symlink in it.
+fn look(ctx: &Context<'_>, text: &[u8]) -> Result<Option<Path>> {
+    if ctx.policy.rule(text).is_none() {
+        return Ok(None);
+    }
+    let text = resolve::with_nul(text)?;
+    let _engine = ctx.as_engine();
+    match Path::absolute(resolve::c_str(&text)?, Symlinks::Refuse) {
+        Err(ELOOP) => Ok(None),
+        found => Ok(Some(found?).filter(|path| !path.is_symlink())),
+    }
+}
 
 /// Finds an exported directory by its path.
 ///
@@ -51,29 +65,24 @@ pub(crate) fn attach(ctx: &mut Context<'_>, r: &Attach<'_>) -> Result<Reply> {
         Err(refusal) => refusal,
         Ok(_) => refuse(EACCES, "leads out of what HOST exports, or nowhere"),
     };
-    let text = resolve::with_nul(r.path.bytes())?;
-    let text = resolve::c_str(&text)?;
     let mut buf = KVVec::from_elem(0, qtfs_proto::PATH_MAX + 1, GFP_KERNEL)?;
-    let (found, is_link) = {
-        let _engine = ctx.as_engine();
-        let found = Path::absolute(text, Symlinks::Refuse);
-        let is_link = match &found {
-            Err(e) => *e == ELOOP,
-            Ok(path) => path.is_symlink(),
-        };
-        match is_link {
-            true => (Path::absolute(text, Symlinks::Follow), true),
-            false => (found, false),
+    let text = way::canonical(r.path.bytes())?;
+    let found = look(ctx, &text).map_err(|refusal| match refusal.error() {
+        ENOENT => refuse(ENOENT, "does not exist"),
+        ENOTDIR => refuse(ENOTDIR, "has something in it that is no directory"),
+        _ => refusal,
+    })?;
+    let path = match found {
+        Some(path) => path,
+        None => {
+            let followed = {
+                let _engine = ctx.as_engine();
+                way::follow(ctx, text)
+            };
+            let there = followed.and_then(|text| look(ctx, &text)).ok().flatten();
+            there.ok_or_else(|| hidden(ctx))?
         }
     };
-    if found.is_err() && (is_link || ctx.policy.rule(r.path.bytes()).is_none()) {
-        return Err(hidden(ctx));
-    }
-    let path = found.map_err(|e| match e {
-        ENOENT => refuse(e, "does not exist"),
-        ENOTDIR => refuse(e, "has something in it that is no directory"),
-        e => e.into(),
-    })?;
     let (path, text) = {
         let _engine = ctx.as_engine();
         let path = path.entered()?;

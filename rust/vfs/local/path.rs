@@ -125,6 +125,30 @@ impl Path {
         Ok(Self(unsafe { path.assume_init() }))
     }
 
+    /// As [`Path::child`], but mounts nothing, whatever the name.
+    pub fn entry(&self, name: &Name) -> Result<Self> {
+        if !self.is_dir() {
+            return Err(ENOTDIR);
+        }
+        let mut name = name.as_qstr();
+        let mut path = MaybeUninit::uninit();
+        // SAFETY: Mount and directory are held; the name lives as long as the call, and `path`
+        // takes the result.
+        to_result(unsafe {
+            bindings::qtfs_path_entry(self.as_raw(), &mut name, path.as_mut_ptr())
+        })?;
+        // SAFETY: It succeeded, so the place was filled.
+        // INVARIANT: The references are ours now, and the dentry is positive.
+        Ok(Self(unsafe { path.assume_init() }))
+    }
+
+    /// Whether looking for a name in this directory asks nobody but this machine's kernel: it is of
+    /// no network file system, nor of one that a program serves or that mounts others.
+    pub fn is_plain(&self) -> bool {
+        // SAFETY: The path is held.
+        unsafe { bindings::qtfs_path_plain(self.as_raw()) }
+    }
+
     /// What is on top of this directory for whoever opens it or goes through it: file systems that
     /// are mounted when they are needed are mounted now.
     pub fn entered(mut self) -> Result<Self> {
