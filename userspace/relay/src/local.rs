@@ -13,7 +13,9 @@ use nix::libc;
 use nix::sys::socket::recv;
 use nix::sys::socket::recvmsg;
 use nix::sys::socket::sendmsg;
+use nix::sys::socket::setsockopt;
 use nix::sys::socket::shutdown;
+use nix::sys::socket::sockopt::SndBufForce;
 use nix::sys::socket::ControlMessage;
 use nix::sys::socket::ControlMessageOwned;
 use nix::sys::socket::MsgFlags;
@@ -197,7 +199,7 @@ impl Local {
             Err(error) if is_of_one(&error) => {
                 tracing::warn!("a datagram does not arrive: {error}");
                 // It may be there still.
-                if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
+                if is_too_long(&error) {
                     recv(fd.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT)?;
                 }
                 Err(io::ErrorKind::Interrupted.into())
@@ -267,7 +269,14 @@ impl Local {
                 if self.kind == Kind::PipeWriter {
                     return Ok(unistd::write(fd, rest)?);
                 }
-                send_message(fd, rest, &fds, self.who)
+                match send_message(fd, rest, &fds, self.who) {
+                    // How long a record may be was a matter of who has written it.
+                    Err(error) if is_too_long(&error) => {
+                        setsockopt(fd, SndBufForce, &rest.len())?;
+                        send_message(fd, rest, &fds, self.who)
+                    }
+                    sent => sent,
+                }
             };
             done += self.fd.async_io(Interest::WRITABLE, send).await?;
             // They went with the first bytes.
@@ -340,6 +349,10 @@ fn receive_from<A: SockaddrLike>(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Rec
     let has_family = |from: &A| from.len() as usize >= size_of::<libc::sa_family_t>();
     received.from = message.address.filter(has_family);
     Ok(received)
+}
+
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EMSGSIZE as i32)
 }
 
 /// Whether an error is one of a single message: it is too long, or came with more descriptors than

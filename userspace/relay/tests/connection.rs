@@ -2,12 +2,15 @@
 
 //! Connections over a pair of sockets in the place of a channel between machines.
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::socket::recv;
 use nix::sys::socket::send;
 use nix::sys::socket::sendmsg;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::socketpair;
 use nix::sys::socket::sockopt::SndBuf;
+use nix::sys::socket::sockopt::SndBufForce;
 use nix::sys::socket::AddressFamily;
 use nix::sys::socket::ControlMessage;
 use nix::sys::socket::MsgFlags;
@@ -172,6 +175,47 @@ async fn descriptors_whose_paths_are_too_long_are_missed_and_the_data_arrives() 
     let mut passed: Vec<_> = rights.iter().map(|right| right.passed).collect();
     passed.sort_by_key(|passed| *passed == Passed::Lost);
     assert_eq!(passed, [Passed::File, Passed::Lost]);
+}
+
+/// A program's end of a connection that keeps records apart, whose other end is relayed to `channel`.
+fn program_of_records(channel: OwnedFd) -> OwnedFd {
+    let (theirs, ours) = pair();
+    relayed_records(channel, ours);
+    theirs
+}
+
+fn relayed_records(channel: OwnedFd, ours: OwnedFd) {
+    let local = Local::new(ours, Kind::Seqpacket, &Identity::default()).unwrap();
+    tokio::spawn(relay(
+        local,
+        Channel::new(channel).unwrap(),
+        Arc::new(Nothing),
+    ));
+}
+
+/// The length of the next record, once there is one.
+async fn next_record(program: &OwnedFd) -> usize {
+    let mut buf = vec![0; 1 << 20];
+    for _ in 0..1000 {
+        match recv(program.as_raw_fd(), &mut buf, MsgFlags::empty()) {
+            Err(Errno::EAGAIN) => tokio::time::sleep(Duration::from_millis(10)).await,
+            received => return received.unwrap(),
+        }
+    }
+    panic!("nothing comes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_may_be_longer_than_a_socket_sends_by_default() {
+    let (a, b) = pair();
+    let (a, b) = (program_of_records(a), program_of_records(b));
+    for (from, to) in [(&a, &b), (&b, &a)] {
+        setsockopt(from, SndBufForce, &400_000).unwrap();
+        for len in [300_000, 1, 350_000] {
+            send(from.as_raw_fd(), &vec![7; len], MsgFlags::empty()).unwrap();
+            assert_eq!(next_record(to).await, len);
+        }
+    }
 }
 
 /// The next message of a channel is data, of this length.
