@@ -183,8 +183,8 @@ impl Local {
             return Ok(Input::Data { bytes, fds, sender });
         }
         let end = sys::end_of(self.fd.get_ref());
-        if self.kind == Kind::Seqpacket && !end.shut_down {
-            // A record without bytes.
+        if self.kind == Kind::Seqpacket && (!end.shut_down || sys::has_unread(self.fd.get_ref())) {
+            // A record without bytes. Before the end it is only seen when others are behind it.
             return Ok(Input::Data { bytes, fds, sender });
         }
         Ok(Input::End {

@@ -68,6 +68,14 @@ pub(crate) fn end_of(fd: &impl AsFd) -> End {
     }
 }
 
+/// Whether a socket has bytes that were not received yet.
+pub(crate) fn has_unread(socket: &impl AsFd) -> bool {
+    let mut count: libc::c_int = 0;
+    // SAFETY: `count` is what FIONREAD writes.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::FIONREAD, &mut count) };
+    result == 0 && count > 0
+}
+
 /// Sets the supplementary groups of the calling thread, and of no other as libc does.
 pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: The list has its length.

@@ -218,6 +218,25 @@ async fn a_record_may_be_longer_than_a_socket_sends_by_default() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_were_written_before_a_reset_arrive() {
+    let (a, b) = pair();
+    let (theirs, ours) = pair();
+    send(ours.as_raw_fd(), b"unread", MsgFlags::empty()).unwrap();
+    for len in [0, 10, 0, 0, 20] {
+        send(theirs.as_raw_fd(), &vec![7; len], MsgFlags::empty()).unwrap();
+    }
+    drop(theirs);
+    relayed_records(a, ours);
+    let channel = Channel::new(b).unwrap();
+    for len in [0, 10, 0, 0, 20] {
+        is_data(&channel, len).await;
+    }
+    let bytes = channel.receive().await.unwrap();
+    let reset = Message::Close(Errno::ECONNRESET as u32);
+    assert_eq!(Message::decode(&bytes), Ok(reset));
+}
+
 /// The next message of a channel is data, of this length.
 async fn is_data(channel: &Channel, len: usize) {
     let bytes = channel.receive().await.unwrap();

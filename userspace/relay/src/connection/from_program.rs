@@ -43,6 +43,7 @@ impl<P: Passing> Connection<P> {
             return Ok(0);
         }
         let mut last = Sender::default();
+        let mut reset = 0;
         loop {
             let max = self.payload().await;
             match self.local.receive(max).await {
@@ -58,8 +59,12 @@ impl<P: Passing> Connection<P> {
                         return self.lost(error).await;
                     }
                 }
-                Ok(Input::End { closed: true }) => return Ok(0),
+                Ok(Input::End { closed: true }) => return Ok(reset),
                 Ok(Input::End { closed: false }) => break,
+                // The kernel says so before it gives the records that the program has written.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset && reset == 0 => {
+                    reset = errno_of(&error);
+                }
                 Err(error) => return Ok(errno_of(&error)),
             }
         }
