@@ -2,6 +2,7 @@
 """Unix sockets in shared directories whose other end is missing, busy, another one by now or gone; daemons, links and mounts that go away."""
 
 import os
+import select
 import signal
 import socket
 import time
@@ -203,23 +204,24 @@ def hold(path):
         return sock
 
 
+def end_of(sock):
+    """How the end of the other one is seen: the errnos of reading, 0 for EOF, and of writing."""
+    errnos = []
+    for act in (lambda: eq(sock.recv(1), b""), lambda: sock.sendall(b"more")):
+        try:
+            act()
+            errnos.append(0)
+        except OSError as error:
+            errnos.append(error.errno)
+    return errnos
+
+
 def outlive(path):
     """Connects; how the end of the other one is seen."""
     with dial(path) as sock:
         eq(sock.recv(1), b"x")
         os.mkdir(path + ".go")
-        try:
-            got = sock.recv(1)
-        except ConnectionResetError:
-            got = b""
-        eq(got, b"")
-        for _ in range(1000):
-            try:
-                sock.sendall(b"more")
-            except (BrokenPipeError, ConnectionResetError) as error:
-                return error.errno
-            time.sleep(0.01)
-    return 0
+        return end_of(sock)
 
 
 def call_and_wait(path):
@@ -245,12 +247,103 @@ def death(t):
             dies, lives = place.start(listener, hold), place.start(dialer, outlive)
             true(eventually(lambda number=number: os.path.isdir(f"s{number}.go"), 30), "they are connected")
             dies.kill()
-            true(lives.result() in (EPIPE, ECONNRESET), "writing fails")
+            eq(lives.result(), [0, EPIPE])
             place = Place(t, f"d{number}")
             lives, dies = place.start(listener, wait_for_end), place.start(dialer, call_and_wait)
             true(eventually(lambda number=number: os.path.isdir(f"d{number}.go"), 30), "they are connected")
             dies.kill()
             eq(lives.result(), b"")
+
+
+def meet(path, listens, kind=STREAM):
+    """One end of a connection."""
+    if not listens:
+        return dial(path, kind)
+    with listening(path, kind) as listener:
+        return listener.accept()[0]
+
+
+def fill(sock):
+    """Writes until nothing is taken for a while."""
+    sock.setblocking(False)
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    while poller.poll(1500):
+        try:
+            sock.send(b"u" * 100_000)
+        except BlockingIOError:
+            pass
+    sock.setblocking(True)
+
+
+def neglect(path, listens, go):
+    """Closes a connection with something unread, once the other end has written what it will."""
+    with meet(path, listens) as sock:
+        true(eventually(lambda: os.path.exists(go), 60), "it has written")
+        eq(sock.recv(1, socket.MSG_PEEK), b"u")
+
+
+def neglected(path, listens, go, much):
+    """Writes to somebody who reads nothing; how the end of that one is seen."""
+    with meet(path, listens) as sock:
+        if much:
+            fill(sock)
+        else:
+            sock.sendall(b"unread")
+        os.mkdir(go)
+        return end_of(sock)
+
+
+@case("who has written what is never read sees a reset if some of it has not left its machine, else EOF", who=[ROOT], needs=NEEDS, limit=200)
+def unread(t):
+    with Counted():
+        for number, (listener, dialer) in enumerate(SIDES):
+            for writes in (True, False):
+                for much in (False, True):
+                    name = f"{number}{writes}{much}"
+                    place, go = Place(t, "s" + name), Place(t, "g" + name)
+                    writer, other = (listener, dialer) if writes else (dialer, listener)
+                    sees = place.start(writer, neglected, writes, go.paths[writer], much)
+                    place.start(other, neglect, not writes, go.paths[other]).result()
+                    reset = much or listener == dialer
+                    eq(sees.result(), [ECONNRESET if reset else 0, EPIPE], f"{listener} {dialer} {writes} {much}")
+
+
+def write_and_reset(path):
+    """Writes records, one of them without bytes, and closes with something unread."""
+    with dial(path, RECORDS) as sock:
+        eq(sock.recv(10, socket.MSG_PEEK), b"unread")
+        for record in RECORDS_BEFORE:
+            sock.send(record)
+
+
+RECORDS_BEFORE = [b"one", b"", b"two", b"three"]
+
+
+def read_after_reset(path, go):
+    """The records that come, which are there when it begins to read."""
+    with meet(path, True, RECORDS) as sock:
+        sock.send(b"unread")
+        true(eventually(lambda: os.path.exists(go), 60), "all is written")
+        records = []
+        while len(records) < len(RECORDS_BEFORE):
+            try:
+                records.append(sock.recv(100))
+            except ConnectionResetError:
+                pass
+        eq(sock.recv(100), b"")
+        return records
+
+
+@case("records that were written before a connection was reset are read", who=[ROOT], needs=NEEDS)
+def reset_records(t):
+    with Counted():
+        for number, (listener, dialer) in enumerate(SIDES):
+            place, go = Place(t, f"s{number}"), Place(t, f"g{number}")
+            reads = place.start(listener, read_after_reset, go.paths[listener])
+            place.start(dialer, write_and_reset).result()
+            os.mkdir(go.paths[Here])
+            eq(reads.result(), RECORDS_BEFORE)
 
 
 # --- Trouble ---
@@ -287,7 +380,7 @@ def restarts(t):
             true(eventually(lambda name=name, number=number: os.path.isdir(f"{name}{number}.go"), 30), "they are connected")
             stop()
             begin()
-            true(lives.result() in (EPIPE, ECONNRESET), "the connection has ended")
+            eq(lives.result(), [0, EPIPE], "the connection has ended")
             # The listener lives, and is found again.
             place.start(dialer, ask_again).result()
             serves.kill()

@@ -48,6 +48,9 @@ struct State {
     gone: bool,
     /// The other end has said that it is done, and says nothing more.
     closed: bool,
+    /// The other program reads no more. What this one has written since stays in its socket: if it is
+    /// there at the end, this program's connection is reset, as on one machine.
+    stopped: bool,
     /// The program writes no more, and the other end knows.
     sent_end: bool,
     /// The other program writes no more, and this one knows.
@@ -59,7 +62,7 @@ struct Connection<P> {
     channel: Channel,
     passing: Arc<P>,
     state: Mutex<State>,
-    /// There is more credit.
+    /// There is more credit, or `stopped` is set.
     credit: Notify,
     /// There is something in the queue, or `gone` is set.
     queue: Notify,
@@ -79,6 +82,7 @@ pub async fn relay<P: Passing>(local: Local, channel: Channel, passing: Arc<P>) 
             credit: WINDOW,
             gone: false,
             closed: false,
+            stopped: false,
             sent_end: false,
             wrote_end: false,
         }),

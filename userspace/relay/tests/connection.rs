@@ -267,6 +267,48 @@ async fn credit_for_a_program_that_is_gone_takes_nothing_away() {
     assert!(channel.receive().await.unwrap().is_empty());
 }
 
+/// What a program reads when the other end is closed that has read nothing of what it has written.
+async fn end_after(written: usize) -> io::Result<usize> {
+    let (a, b) = pair();
+    let mut a = program(a);
+    let channel = Channel::new(b).unwrap();
+    a.set_nonblocking(true).unwrap();
+    let (mut sent, mut came) = (0, 0);
+    while sent < written {
+        match a.write(&vec![7; (written - sent).min(10_000)]) {
+            Ok(len) => sent += len,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+        let soon = Duration::from_millis(1);
+        while let Ok(bytes) = tokio::time::timeout(soon, channel.receive()).await {
+            came += bytes.unwrap().len();
+        }
+    }
+    while came < written.min(150_000) {
+        came += channel.receive().await.unwrap().len();
+    }
+    // What was sent is thrown away by a relay whose program is gone, which says so later.
+    channel.send(&Message::Stop).await.unwrap();
+    channel
+        .send(&Message::Credit(written.min(150_000) as u32))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let reset = Message::Close(Errno::ECONNRESET as u32);
+    channel.send(&reset).await.unwrap();
+    a.set_nonblocking(false).unwrap();
+    let read = tokio::task::spawn_blocking(move || a.read(&mut [0; 10]));
+    read.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_of_which_the_relay_has_not_taken_all_sees_a_reset() {
+    // Fits into the window and the program's own socket only.
+    let reset = end_after(300_000).await.unwrap_err();
+    assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(end_after(1000).await.unwrap(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_come_before_a_channel_is_lost_is_read() {
     let (a, b) = pair();

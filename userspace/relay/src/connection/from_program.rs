@@ -22,14 +22,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 impl<P: Passing> Connection<P> {
-    /// Waits for credit for a message with data; how many bytes it may have.
-    async fn payload(&self) -> usize {
+    /// Waits for credit for a message with data; how many bytes it may have. None when nobody reads
+    /// them.
+    async fn payload(&self) -> Option<usize> {
         loop {
             let more = self.credit.notified();
-            let credit = self.state().credit;
-            // Not in crumbs while a large piece is on its way.
-            if credit > WINDOW / 4 {
-                return MAX_PAYLOAD.min((credit - cost(0)) as usize);
+            {
+                let state = self.state();
+                if state.stopped {
+                    return None;
+                }
+                // Not in crumbs while a large piece is on its way.
+                if state.credit > WINDOW / 4 {
+                    return Some(MAX_PAYLOAD.min((state.credit - cost(0)) as usize));
+                }
             }
             more.await;
         }
@@ -44,8 +50,7 @@ impl<P: Passing> Connection<P> {
         }
         let mut last = Sender::default();
         let mut reset = 0;
-        loop {
-            let max = self.payload().await;
+        while let Some(max) = self.payload().await {
             match self.local.receive(max).await {
                 Ok(Input::Data { bytes, fds, sender }) => {
                     let sent = async {
@@ -96,7 +101,9 @@ impl<P: Passing> Connection<P> {
 
     /// Says who has sent the datagrams that follow.
     async fn say_sender(&self, sender: &Sender) -> io::Result<()> {
-        self.payload().await;
+        if self.payload().await.is_none() {
+            return Ok(());
+        }
         self.state().credit -= cost(0);
         let sender = Sender {
             name: self.passing.name_there(sender.name.clone()),
@@ -117,7 +124,9 @@ impl<P: Passing> Connection<P> {
         }
         let mut rest = bytes;
         loop {
-            let room = self.payload().await;
+            let Some(room) = self.payload().await else {
+                return Ok(());
+            };
             let (piece, behind) = rest.split_at(rest.len().min(room));
             let space = if rights.is_empty() {
                 0

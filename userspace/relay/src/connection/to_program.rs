@@ -72,6 +72,8 @@ impl<P: Passing> Connection<P> {
                     if matches!(self.local.kind(), Kind::PipeReader | Kind::DatagramReader) {
                         return Ok(());
                     }
+                    self.state().stopped = true;
+                    self.credit.notify_one();
                     self.local.end_reading();
                     continue;
                 }
