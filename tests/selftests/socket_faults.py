@@ -11,7 +11,7 @@ from errno import EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, ENOENT, EPIPE, E
 from qtest import ROOT, case, eq, eventually, files, filesystems, host, lab, on_host, proxy, run, true, within
 from qtest.checks import patience
 from qtest.detour import Detour
-from qtest.sides import CROSS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, ask, begin, dial, echo, listening, receive_all, receive_exactly, refused
+from qtest.sides import CROSS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, ask, begin, dial, echo, listening, receive_all, receive_exactly, refused, sockets_of_relays
 
 NEEDS = "qtfs"
 
@@ -124,6 +124,115 @@ def full_queue(t):
         waits.result()
         files.write(f"s{number}.end", b"")
         serves.result()
+
+
+def take_late(path, go, backlog, last):
+    """Accepts nothing until told to, and then until somebody has written `last`; what others have written."""
+    with listening(path, backlog=backlog) as listener:
+        true(eventually(lambda: os.path.exists(go), 120), "it is told to")
+        got = []
+        while last not in got:
+            with listener.accept()[0] as sock:
+                got.append(receive_all(sock))
+        return got
+
+
+def dial_and_close(path, count):
+    """Connects so many times, without a word."""
+    for _ in range(count):
+        dial(path).close()
+
+
+def dial_and_write(path, data):
+    """Connects, writes, and closes."""
+    with dial(path) as sock:
+        sock.sendall(data)
+
+
+@case("of connections that wait behind a full queue those that are closed leave nothing behind but what was written", who=[ROOT], needs=NEEDS, limit=180)
+def full_queue_left(t):
+    with Counted():
+        place, go = Place(t), Place(t, "go")
+        serves = place.start(Here, take_late, go.paths[Here], 1, b"last")
+        true(eventually(lambda: os.path.exists("s"), 20), "it is bound")
+        dial_and_close("s", 2)
+        begun = sockets_of_relays()
+        place.start(There, dial_and_write, b"early").result()
+        place.start(There, dial_and_close, 200).result()
+
+        def at_rest():
+            # The channel of the one that has written.
+            return all(now <= before + 1 for now, before in zip(sockets_of_relays(), begun))
+        true(eventually(at_rest, 40), f"descriptors before {begun}, now {sockets_of_relays()}")
+        true(serves.alive(), "it has not accepted any")
+        place.start(There, dial_and_write, b"last").result()
+        files.write("go", b"")
+        got = serves.result()
+        eq([data for data in got if data], [b"early", b"last"])
+        within(len(got), 4, 20, "connections that were taken")
+
+
+def connect_until_full(path, most):
+    """Connects without waiting, until that is EAGAIN for a while; how often."""
+    socks, last = [], time.monotonic()
+    while len(socks) < most and time.monotonic() - last < patience(3):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+            socks.append(sock)
+            last = time.monotonic()
+        except BlockingIOError:
+            sock.close()
+            time.sleep(0.02)
+    return len(socks)
+
+
+@case("HOST's programs wait, or get EAGAIN with O_NONBLOCK, when very many connections wait behind a full queue", who=[ROOT], needs=NEEDS, limit=180)
+def very_full_queue(t):
+    with Counted():
+        most = host.files.read("/proc/sys/net/core/somaxconn")
+        host.files.write("/proc/sys/net/core/somaxconn", b"16")
+        place, go = Place(t), Place(t, "go")
+        try:
+            serves = place.start(Here, take_late, go.paths[Here], 1, b"last")
+            true(eventually(lambda: refused_there(t.there("s")) == 0, 20), "it listens")
+        finally:
+            host.files.write("/proc/sys/net/core/somaxconn", most)
+        dial_and_close("s", 1)
+        # 64 wait on each machine, and 17 in the queue of engine's listener.
+        within(place.start(There, connect_until_full, 200).result(), 140, 150, "connections that wait")
+        waits = place.start(There, dial_and_write, b"last")
+        files.write("go", b"")
+        waits.result()
+        serves.result()
+
+
+def close_listener(path):
+    """Takes a connection, listens no more, and serves it to its end."""
+    with listening(path) as listener:
+        sock = listener.accept()[0]
+    with sock:
+        while data := sock.recv(1000):
+            sock.sendall(data)
+
+
+def outlive_listener(path):
+    """Connects; what others get while the connection lasts when there is no listener any more."""
+    with dial(path) as sock:
+        sock.sendall(b"x")
+        eq(sock.recv(1), b"x")
+        return eventually(lambda: refused(path) == ECONNREFUSED, 20), sock.send(b"y"), sock.recv(1)
+
+
+@case("connections outlive their listener, and others are refused", who=[ROOT], needs=NEEDS)
+def listener_closed(t):
+    with Counted():
+        for number, (listener, dialer) in enumerate(SIDES):
+            place = Place(t, f"s{number}")
+            serves = place.start(listener, close_listener)
+            eq(place.start(dialer, outlive_listener).result(), (True, 1, b"y"), f"{listener} {dialer}")
+            serves.result()
 
 
 @case("a socket can be unlinked and bound again, by either machine", who=[ROOT], needs=NEEDS, limit=120)

@@ -45,20 +45,26 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 
 /// Threads that relay: with more, each message wakes them in turn, which takes a quarter longer.
 const THREADS: usize = 1;
 /// Threads that connect as somebody, at most.
 const BLOCKING: usize = 8;
-/// How long something is offered that nobody comes for.
+/// How many connections to one socket of the DPU are offered at a time; the others wait in the queue of
+/// the listener here.
+const OFFERS: usize = 64;
+/// How long a descriptor is offered that nobody comes for.
 const OFFER: Duration = Duration::from_secs(120);
 /// How long a connection waits for room in the queue of a listener, at first.
 const RETRY: Duration = Duration::from_millis(2);
 
 /// What is kept under a token.
 enum Offered {
-    /// This machine's end of a connection.
-    Local(Local),
+    /// This machine's end of a connection, with its place among those to one socket if it is one of
+    /// those.
+    Local(Local, Option<OwnedSemaphorePermit>),
     /// A channel that goes on with a descriptor of the DPU.
     Channel(Channel),
     /// A file that is passed.
@@ -156,10 +162,15 @@ impl Host {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps something until it is taken, but not for ever.
-    fn offer(self: &Arc<Self>, token: Token, offered: Offered) {
+    /// Keeps something until it is taken.
+    fn keep(&self, token: Token, offered: Offered) {
         self.offers().insert(token, offered);
         self.offered.notify_waiters();
+    }
+
+    /// The same, but not for ever.
+    fn offer(self: &Arc<Self>, token: Token, offered: Offered) {
+        self.keep(token, offered);
         let host = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(OFFER).await;
@@ -203,9 +214,10 @@ impl Host {
                     .await
             }
             Purpose::Take => {
-                let Some(Offered::Local(local)) = self.take(token) else {
+                let Some(Offered::Local(local, place)) = self.take(token) else {
                     return opened(&channel, Err(Errno::ECONNABORTED.into()), new.kind).await;
                 };
+                drop(place);
                 opened(&channel, Ok(()), new.kind).await?;
                 self.relay(local, channel, new.session).await;
                 Ok(())
@@ -291,9 +303,14 @@ impl Host {
             host: self,
             tokens: Vec::new(),
         };
+        let places = Arc::new(Semaphore::new(OFFERS));
         loop {
-            let socket = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place.ok(), listener.accept().await)
+            };
+            let (place, socket) = tokio::select! {
+                next = next => next,
                 () = channel.closed() => return Ok(()),
             };
             let socket = match socket {
@@ -308,7 +325,7 @@ impl Host {
             let token = qtfs_relay::token()?;
             let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
             offered.add((session, token));
-            self.offer((session, token), Offered::Local(local));
+            self.keep((session, token), Offered::Local(local, place));
             let mut groups = Vec::new();
             let peer = who.message(&mut groups);
             channel.send(&Message::Incoming { token, peer }).await?;
@@ -382,7 +399,7 @@ impl OfSession {
         let (kind, own) = rights::passing_side(passed, fd)?;
         let local = Local::new(own, kind, &Identity::default())?;
         self.host
-            .offer((self.session, token), Offered::Local(local));
+            .offer((self.session, token), Offered::Local(local, None));
         Ok(OwnedRight::relayed(passed, token))
     }
 

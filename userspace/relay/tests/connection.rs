@@ -340,6 +340,38 @@ async fn what_has_come_before_a_channel_is_lost_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_waits_is_abandoned_unless_something_was_written() {
+    let soon = Duration::from_millis(50);
+    for writes in [false, true] {
+        let (a, b) = pair();
+        let mut a = program(a);
+        if writes {
+            a.write_all(b"for later").unwrap();
+        }
+        a.shutdown(Shutdown::Write).unwrap();
+        let channel = Channel::new(b).unwrap();
+        let early = tokio::time::timeout(soon, channel.abandoned()).await;
+        assert!(early.is_err(), "the program may read yet");
+        drop(a);
+        let abandoned = tokio::time::timeout(soon * 20, channel.abandoned()).await;
+        assert_eq!(abandoned.is_ok(), !writes);
+        if !writes {
+            continue;
+        }
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let local = Local::new(ours.into(), Kind::Stream, &Identity::default()).unwrap();
+        tokio::spawn(relay(local, channel, Arc::new(Nothing)));
+        let read = tokio::task::spawn_blocking(move || {
+            let mut all = String::new();
+            theirs.read_to_string(&mut all).unwrap();
+            all
+        });
+        assert_eq!(read.await.unwrap(), "for later");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_channel_ends_the_connection() {
     let (a, b) = pair();
     let mut a = program(a);

@@ -22,6 +22,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
+use tokio::sync::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 
 /// How long to wait before engine is asked once more.
 const RETRY: Duration = Duration::from_millis(50);
@@ -29,20 +32,41 @@ const RETRY: Duration = Duration::from_millis(50);
 const MAX_RETRY: Duration = Duration::from_secs(2);
 /// How long a connection waits for a program that has bound its socket to listen.
 const LISTEN: Duration = Duration::from_secs(3);
+/// How many connections to one socket wait for room in its queue. The others wait in that of engine's
+/// listener, and when it is full HOST's programs do.
+const WAITING: usize = 64;
+/// How many of them are taken over from engine at a time, each by a thread.
+const TAKEN: usize = 8;
 
 /// A socket that a program has bound.
 pub struct Bound {
-    /// The module.
-    pub device: Arc<Device>,
-    /// Its number.
-    pub id: u64,
-    /// Its type.
-    pub kind: SocketType,
+    device: Arc<Device>,
+    id: u64,
+    kind: SocketType,
     /// The socket file.
-    pub object: Arc<OwnedFd>,
+    object: Arc<OwnedFd>,
+    /// Room for connections that wait.
+    waiting: Arc<Semaphore>,
+    /// For those that are taken over.
+    taken: Semaphore,
+    /// Whose turn it is to connect.
+    turn: Mutex<()>,
 }
 
 impl Bound {
+    /// The socket with the number `id`.
+    pub fn new(device: Arc<Device>, id: u64, kind: SocketType, object: OwnedFd) -> Self {
+        Self {
+            device,
+            id,
+            kind,
+            object: Arc::new(object),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            taken: Semaphore::new(TAKEN),
+            turn: Mutex::new(()),
+        }
+    }
+
     /// Keeps a listener on HOST until the task is ended. `waiter` is told of the first attempt.
     pub async fn serve(self, waiter: u64) {
         let this = Arc::new(self);
@@ -90,6 +114,8 @@ impl Bound {
     /// Relays connections of HOST's programs until engine is gone.
     async fn relay_all(self: &Arc<Self>, channel: &Arc<Channel>) -> io::Result<()> {
         loop {
+            let room = Arc::clone(&self.waiting).acquire_owned().await;
+            let room = room.map_err(io::Error::other)?;
             let bytes = channel.receive().await?;
             let Ok(Message::Incoming { token, peer }) = Message::decode(&bytes) else {
                 return Err(io::ErrorKind::ConnectionReset.into());
@@ -97,7 +123,7 @@ impl Bound {
             let who = Identity::of_message(&peer);
             let (this, beside) = (Arc::clone(self), Arc::clone(channel));
             tokio::spawn(async move {
-                if let Err(error) = this.relay_one(&beside, token, who).await {
+                if let Err(error) = this.relay_one(beside, token, who, room).await {
                     tracing::debug!("a connection of HOST's is not relayed: {error}");
                 }
             });
@@ -106,12 +132,28 @@ impl Bound {
 
     async fn relay_one(
         self: Arc<Self>,
-        beside: &Channel,
+        beside: Arc<Channel>,
         token: u64,
         who: Identity,
+        room: OwnedSemaphorePermit,
     ) -> io::Result<()> {
-        let taken = passing::take(&self.device, beside, token).await?;
-        let socket = match self.connect(&who).await {
+        let begun = Instant::now();
+        let taken = {
+            let _one = self.taken.acquire().await.map_err(io::Error::other)?;
+            passing::take(&self.device, &beside, token).await?
+        };
+        // The listener goes when the program closes its socket, whatever connections there are.
+        drop(beside);
+        let in_turn = async {
+            let _turn = self.turn.lock().await;
+            self.connect(&who, begun).await
+        };
+        let connected = tokio::select! {
+            connected = in_turn => connected,
+            () = taken.abandoned() => return Ok(()),
+        };
+        drop(room);
+        let socket = match connected {
             Ok(socket) => socket,
             Err(error) => return taken.send(&Message::Close(errno_of(&error))).await,
         };
@@ -122,8 +164,7 @@ impl Bound {
     }
 
     /// Connects to the program's socket. It may not listen yet, or not have taken others.
-    async fn connect(self: &Arc<Self>, who: &Identity) -> io::Result<OwnedFd> {
-        let begun = Instant::now();
+    async fn connect(self: &Arc<Self>, who: &Identity, begun: Instant) -> io::Result<OwnedFd> {
         let mut pause = Duration::from_millis(1);
         loop {
             let (this, as_who) = (Arc::clone(self), who.clone());
@@ -151,7 +192,7 @@ impl Bound {
         };
         let nobody = Identity::default();
         let to = Arc::clone(&self.object);
-        let socket = self.connect(&nobody).await;
+        let socket = self.connect(&nobody, Instant::now()).await;
         match socket.and_then(|socket| Local::connected(socket, self.kind, to, &nobody)) {
             Ok(local) => {
                 let passing = Arc::new(ByDevice(Arc::clone(&self.device)));

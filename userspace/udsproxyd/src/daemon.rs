@@ -35,12 +35,7 @@ pub fn run(device: &Arc<Device>, proxies: &Arc<Proxies>, runtime: &Handle) -> io
                 kind,
                 object,
             } => {
-                let socket = Bound {
-                    device: Arc::clone(device),
-                    id,
-                    kind,
-                    object: Arc::new(object),
-                };
+                let socket = Bound::new(Arc::clone(device), id, kind, object);
                 let task = runtime.spawn(socket.serve(waiter));
                 bound.insert(id, task.abort_handle());
             }
