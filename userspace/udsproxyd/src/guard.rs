@@ -3,6 +3,8 @@
 //! Programs whose supervisor guards their connections: see [`qtfs_control::guard`].
 
 use crate::passing::ByDevice;
+use nix::errno::Errno;
+use nix::sys::socket;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sendmsg;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -10,7 +12,9 @@ use nix::sys::socket::ControlMessage;
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::UnixAddr;
 use qtfs_control::guard;
+use qtfs_proto::relay::SocketType;
 use qtfs_relay::channel::Channel;
+use qtfs_relay::listener;
 use qtfs_relay::rights::Boxed;
 use qtfs_relay::rights::OwnedRight;
 use qtfs_relay::rights::Passing;
@@ -20,13 +24,17 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
+use std::time::Instant;
 
-/// How long the supervisor may take to end the program.
+/// How long the supervisor may take to take a connection, and to end the program.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the former is tried.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// What passes descriptors of one connection, and has its program ended when it is lost.
 pub struct Guarded {
@@ -35,9 +43,28 @@ pub struct Guarded {
     guard: Mutex<Option<UnixStream>>,
 }
 
+/// Connects to a supervisor, which may not take connections for a while.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let address = UnixAddr::new(path)?;
+    let begun = Instant::now();
+    loop {
+        let socket = listener::new_socket(SocketType::Stream)?;
+        match socket::connect(socket.as_raw_fd(), &address) {
+            Ok(()) => {
+                let stream = UnixStream::from(socket);
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(Errno::EAGAIN) if begun.elapsed() < PATIENCE => tokio::time::sleep(RETRY).await,
+            Err(Errno::EAGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// Has the supervisor of a process guard a connection of it.
-fn guard_of(pid: u32, socket: &OwnedFd) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(guard::path(pid)?)?;
+async fn guard_of(pid: u32, socket: &OwnedFd) -> io::Result<UnixStream> {
+    let stream = connect(&guard::path(pid)?).await?;
     if getsockopt(&stream, PeerCredentials)?.uid() != 0 {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
@@ -51,12 +78,19 @@ fn guard_of(pid: u32, socket: &OwnedFd) -> io::Result<UnixStream> {
 
 impl Guarded {
     /// For a connection of a process.
-    pub fn new(passing: Arc<ByDevice>, pid: u32, socket: &OwnedFd) -> Arc<Self> {
+    pub async fn new(passing: Arc<ByDevice>, pid: u32, socket: &OwnedFd) -> Arc<Self> {
+        let guard = guard_of(pid, socket).await;
         // Few programs have a supervisor that guards.
-        let guard = guard_of(pid, socket).ok();
+        if let Err(error) = &guard {
+            if error.kind() == io::ErrorKind::TimedOut {
+                tracing::warn!(
+                    "the supervisor of process {pid} does not guard a connection: {error}"
+                );
+            }
+        }
         Arc::new(Self {
             passing,
-            guard: Mutex::new(guard),
+            guard: Mutex::new(guard.ok()),
         })
     }
 
@@ -109,5 +143,30 @@ impl Passing for Guarded {
                 );
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::accept;
+    use nix::sys::socket::bind;
+    use nix::sys::socket::listen;
+    use nix::sys::socket::Backlog;
+
+    #[tokio::test]
+    async fn a_supervisor_without_room_holds_up_nobody_else() {
+        let path = std::env::temp_dir().join(format!("guard-{}", std::process::id()));
+        let listener = listener::new_socket(SocketType::Stream).unwrap();
+        bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let _first = connect(&path).await.unwrap();
+        let soon = Duration::from_millis(100);
+        let waits = tokio::time::timeout(soon, connect(&path)).await;
+        assert!(waits.is_err());
+        nix::unistd::close(accept(listener.as_raw_fd()).unwrap()).unwrap();
+        let connected = tokio::time::timeout(PATIENCE, connect(&path)).await;
+        connected.unwrap().unwrap();
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -259,22 +259,26 @@ impl Proxies {
     }
 
     fn accepted(&self, key: u64, kind: SocketType, socket: OwnedFd) {
-        let relayed = Identity::of_peer(&socket).and_then(|who| {
+        let expected = Identity::of_peer(&socket).and_then(|who| {
             let channel = self.expected(key, &who).ok_or_else(|| {
                 io::Error::other("a program has connected that the kernel did not tell of")
             })?;
-            let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
-            let guarded = Guarded::new(passing, who.pid, &socket);
-            let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
-            tokio::spawn(async move {
+            Ok((who, channel))
+        });
+        let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
+        tokio::spawn(async move {
+            let relayed = async {
+                let (who, channel) = expected?;
+                let guarded = Guarded::new(passing, who.pid, &socket).await;
+                let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
                 relay(local, channel, Arc::clone(&guarded)).await;
                 guarded.done();
-            });
-            Ok(())
+                Ok::<_, io::Error>(())
+            };
+            if let Err(error) = relayed.await {
+                tracing::warn!("a connection of a program is closed: {error}");
+            }
         });
-        if let Err(error) = relayed {
-            tracing::warn!("a connection of a program is closed: {error}");
-        }
     }
 
     /// The channel that was opened for a program: by its process or, where the numbers of processes
