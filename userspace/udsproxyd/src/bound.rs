@@ -26,6 +26,9 @@ use tokio::sync::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 
+/// How many sockets wait at a time for their HOST to listen, each with a thread, for as long as it does
+/// not answer.
+pub const LISTENS: usize = 256;
 /// How long to wait before engine is asked once more.
 const RETRY: Duration = Duration::from_millis(50);
 /// Longest of these.
@@ -45,6 +48,8 @@ pub struct Bound {
     kind: SocketType,
     /// The socket file.
     object: Arc<OwnedFd>,
+    /// Room for sockets that wait for HOST, of all of them.
+    listens: Arc<Semaphore>,
     /// Room for connections that wait.
     waiting: Arc<Semaphore>,
     /// For those that are taken over.
@@ -54,13 +59,20 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The socket with the number `id`.
-    pub fn new(device: Arc<Device>, id: u64, kind: SocketType, object: OwnedFd) -> Self {
+    /// The socket with the number `id`. There is one `listens`, of [`LISTENS`], for all sockets.
+    pub fn new(
+        device: Arc<Device>,
+        id: u64,
+        kind: SocketType,
+        object: OwnedFd,
+        listens: Arc<Semaphore>,
+    ) -> Self {
         Self {
             device,
             id,
             kind,
             object: Arc::new(object),
+            listens,
             waiting: Arc::new(Semaphore::new(WAITING)),
             taken: Semaphore::new(TAKEN),
             turn: Mutex::new(()),
@@ -103,8 +115,14 @@ impl Bound {
     }
 
     async fn listen(self: &Arc<Self>) -> io::Result<Channel> {
+        let one = Arc::clone(&self.listens).acquire_owned().await;
+        let one = one.map_err(io::Error::other)?;
         let this = Arc::clone(self);
-        let listen = move || this.device.listen(this.id, this.kind);
+        let listen = move || {
+            // The thread waits on when the task is ended.
+            let _one = one;
+            this.device.listen(this.id, this.kind)
+        };
         let opened = tokio::task::spawn_blocking(listen).await;
         let channel = Channel::new(opened.map_err(io::Error::other)??)?;
         passing::opened(&channel).await?;

@@ -3,6 +3,7 @@
 //! Who does what when the module tells something.
 
 use crate::bound::Bound;
+use crate::bound::LISTENS;
 use crate::device::Device;
 use crate::device::Event;
 use crate::proxies::Proxies;
@@ -11,11 +12,13 @@ use std::io;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 /// Handles what the module tells, in the calling thread, until that fails.
 pub fn run(device: &Arc<Device>, proxies: &Arc<Proxies>, runtime: &Handle) -> io::Error {
     let mut bound: HashMap<u64, AbortHandle> = HashMap::new();
+    let listens = Arc::new(Semaphore::new(LISTENS));
     let _runtime = runtime.enter();
     loop {
         let event = match device.next() {
@@ -35,7 +38,7 @@ pub fn run(device: &Arc<Device>, proxies: &Arc<Proxies>, runtime: &Handle) -> io
                 kind,
                 object,
             } => {
-                let socket = Bound::new(Arc::clone(device), id, kind, object);
+                let socket = Bound::new(Arc::clone(device), id, kind, object, Arc::clone(&listens));
                 let task = runtime.spawn(socket.serve(waiter));
                 bound.insert(id, task.abort_handle());
             }

@@ -5,6 +5,7 @@
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 use nix::sys::resource::Resource;
+use qtfs_udsproxyd::bound;
 use qtfs_udsproxyd::cli;
 use qtfs_udsproxyd::cli::Options;
 use qtfs_udsproxyd::daemon;
@@ -18,8 +19,10 @@ use std::sync::Arc;
 use tokio::signal::unix::signal;
 use tokio::signal::unix::SignalKind;
 
-/// Threads that wait for HOST, or connect as somebody, at most.
-const BLOCKING: usize = 16;
+/// Threads that wait for HOST, or connect as somebody, at most. All HOSTs share them, and a HOST that
+/// does not answer has each of its sockets take some: there are as many again for the others. They are
+/// started when they are needed.
+const BLOCKING: usize = 2 * bound::LISTENS;
 
 fn main() -> ExitCode {
     let run = |options: Options| {
