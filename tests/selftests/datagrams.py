@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Datagram sockets in shared directories: who sends, what arrives, whom the receiver answers, and what is left behind."""
 
+import ctypes
 import os
 import socket
 import struct
@@ -122,6 +123,45 @@ def answers_absolute_names(t):
         answers = place.start(listener, answer, 2)
         eq(place.start(dialer, converse, own.paths[dialer], b"hello").result(), [b"HELLO", b"HELLOHELLO"])
         eq(answers.result(), [own.paths[listener]] * 2)
+
+
+def name_of(size):
+    """A relative name of so many bytes."""
+    return "c".ljust(size, "n")
+
+
+def give_from_long(path, size):
+    """Sends a datagram from a socket with such a name, which Python does not take if it is of 108 bytes."""
+    os.chdir(os.path.dirname(path))
+    libc = ctypes.CDLL(None, use_errno=True)
+    name = name_of(size).encode()
+    with socket.socket(socket.AF_UNIX, DATAGRAMS) as sock:
+        address = ctypes.create_string_buffer(struct.pack("=H", socket.AF_UNIX) + name, 2 + size)
+        eq((libc.bind(sock.fileno(), address, 2 + size), ctypes.get_errno()), (0, 0))
+        dial(os.path.basename(path), DATAGRAMS).close()
+        sock.sendto(b"x", os.path.basename(path))
+    os.unlink(name)
+
+
+def first_name_of(path):
+    """The name that a datagram comes from, and how long its address is. Python does not take 108 bytes of one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with listening(path, DATAGRAMS) as sock:
+        address, size, byte = ctypes.create_string_buffer(128), ctypes.c_uint(128), ctypes.create_string_buffer(1)
+        eq(libc.recvfrom(sock.fileno(), byte, 1, 0, address, ctypes.byref(size)), 1)
+        return address.raw[2:size.value].rstrip(b"\0").decode(), size.value
+
+
+@case("a sender's name may fill the address to its last byte", who=[ROOT], needs=NEEDS, limit=120)
+def longest_names(t):
+    begin()
+    for number, (listener, dialer) in enumerate(SIDES):
+        for size in (107, 108):
+            place = Place(t, f"s{number}{size}")
+            seen = place.start(listener, first_name_of)
+            place.start(dialer, give_from_long, size).result()
+            # With a NUL that the kernel adds.
+            eq(seen.result(), (name_of(size), 2 + size + 1), f"{listener} {dialer}")
 
 
 @case("a name that is not in a shared directory is what the sender has given it", who=[ROOT], needs=NEEDS, limit=120)

@@ -11,7 +11,6 @@ use crate::sys;
 use nix::errno::Errno;
 use nix::sched::unshare;
 use nix::sched::CloneFlags;
-use nix::sys::socket::UnixAddr;
 use nix::unistd;
 use qtfs_proto::relay;
 use qtfs_proto::relay::SocketType;
@@ -24,7 +23,6 @@ use rustix::mount::FsOpenFlags;
 use rustix::mount::MountAttrFlags;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -178,8 +176,7 @@ fn bind_unseen(socket: &OwnedFd, name: &[u8]) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-        Ok(())
+        sys::bind(socket, name)
     };
     std::thread::scope(|scope| {
         let bound = scope.spawn(bind).join();

@@ -31,7 +31,6 @@ use std::io::IoSlice;
 use std::io::IoSliceMut;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -221,7 +220,6 @@ impl Local {
         Ok(match received {
             None => Input::End { closed: true },
             Some((bytes, received)) => {
-                let name = received.from.as_ref().and_then(UnixAddr::path);
                 let (uid, gid) = received.who;
                 Input::Data {
                     bytes,
@@ -229,7 +227,7 @@ impl Local {
                     sender: Some(Sender {
                         uid,
                         gid,
-                        name: name.map_or(Vec::new(), |name| name.as_os_str().as_bytes().to_vec()),
+                        name: received.from.as_ref().map(name_of).unwrap_or_default(),
                     }),
                 }
             }
@@ -325,6 +323,14 @@ struct Received<A> {
     fds: Vec<OwnedFd>,
     from: Option<A>,
     who: (u32, u32),
+}
+
+/// The name in the file system that an address has; empty if it has none. One that fills the address
+/// is longer, by the byte that the kernel counts at its end, than `UnixAddr` itself knows.
+fn name_of(address: &UnixAddr) -> Vec<u8> {
+    let address: &libc::sockaddr_un = address.as_ref();
+    let name = address.sun_path.iter().map(|byte| *byte as u8);
+    name.take_while(|byte| *byte != 0).collect()
 }
 
 fn receive_from<A: SockaddrLike>(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Received<A>> {

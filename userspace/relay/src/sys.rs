@@ -42,6 +42,25 @@ fn check(result: libc::c_long) -> io::Result<()> {
     }
 }
 
+/// Binds a unix socket to a path, which may fill the address to its last byte.
+pub(crate) fn bind(socket: &impl AsFd, path: &[u8]) -> io::Result<()> {
+    let mut address = libc::sockaddr_un {
+        sun_family: libc::AF_UNIX as libc::sa_family_t,
+        sun_path: [0; 108],
+    };
+    if path.len() > address.sun_path.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(path) {
+        *to = *from as libc::c_char;
+    }
+    let len = std::mem::offset_of!(libc::sockaddr_un, sun_path) + path.len();
+    let (socket, len) = (socket.as_fd().as_raw_fd(), len as libc::socklen_t);
+    // SAFETY: The address has so many bytes.
+    let result = unsafe { libc::bind(socket, (&raw const address).cast(), len) };
+    check(result.into())
+}
+
 /// What a socket or pipe says of its other end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct End {
