@@ -3,6 +3,7 @@
 
 import array
 import contextlib
+import ctypes
 import hashlib
 import itertools
 import os
@@ -10,13 +11,14 @@ import random
 import select
 import selectors
 import socket
+import struct
 import threading
 import time
 from errno import EACCES
 
 from qtest import ROOT, USER, case, counters, eq, eventually, files, host, process, proxy, true, within
 from qtest.checks import patience
-from qtest.sides import CROSS, RECORDS, SIDES, Counted, Here, Place, There, ask, begin, dial, echo, listening, peer_of, receive_all, refused
+from qtest.sides import CROSS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, ask, begin, dial, echo, listening, peer_of, receive_all, refused
 
 NEEDS = "qtfs"
 
@@ -207,6 +209,71 @@ def credentials(t):
         eq(serves.result(), [(ROOT.uid, ROOT.gid), (USER.uid, USER.gid)])
 
 
+@case("who has connected to the other machine finds its daemon, which is root's", who=[ROOT], needs=NEEDS)
+def credentials_of_listeners(t):
+    begin()
+    os.chmod(".", 0o777)
+    for number, (listener, dialer) in enumerate(SIDES):
+        place = Place(t, f"s{number}")
+        serves = place.start(listener, peers, 1, who=USER)
+        seen = USER if listener == dialer else ROOT
+        eq(place.start(dialer, knock).result(), (seen.uid, seen.gid), f"{listener} {dialer}")
+        serves.result()
+
+
+def senders(sock, data):
+    """User and group that come with each message until all of `data` has come."""
+    found, got = [], b""
+    while got != data:
+        piece, control, _, _ = sock.recvmsg(100, socket.CMSG_SPACE(12))
+        true(piece, "it does not end")
+        got += piece
+        found.append(struct.unpack("3i", control[0][2])[1:])
+    return found
+
+
+def say(sock, data):
+    """Writes byte by byte."""
+    for byte in data:
+        sock.send(bytes([byte]))
+
+
+def asks_who(path, kind):
+    """Serves one connection whose messages tell who has sent them; who."""
+    with socket.socket(socket.AF_UNIX, kind) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        os.umask(0)
+        listener.bind(path)
+        listener.listen()
+        with listener.accept()[0] as sock:
+            found = senders(sock, b"question")
+            say(sock, b"answer")
+            eq(sock.recv(1), b"")
+            return sorted(set(found))
+
+
+def tells_who(path, kind):
+    """The other end of it; who has answered."""
+    with dial(path, kind) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        say(sock, b"question")
+        return sorted(set(senders(sock, b"answer")))
+
+
+@case("messages tell who has connected (SO_PASSCRED), and of the other machine's listener that it is root", who=[ROOT], needs=NEEDS, limit=120)
+def credentials_of_messages(t):
+    begin()
+    os.chmod(".", 0o777)
+    for kind in (STREAM, RECORDS):
+        for number, (listener, dialer) in enumerate(SIDES):
+            for serving, asking in ((USER, ROOT), (ROOT, USER)):
+                place = Place(t, f"s{kind}{number}{serving.name}")
+                serves = place.start(listener, asks_who, kind, who=serving)
+                seen = serving if listener == dialer else ROOT
+                eq(place.start(dialer, tells_who, kind, who=asking).result(), [(seen.uid, seen.gid)], f"{listener} {dialer}")
+                eq(serves.result(), [(asking.uid, asking.gid)], f"{listener} {dialer}")
+
+
 @case("who may not write to a socket may not connect to it", who=[ROOT], needs=NEEDS)
 def permissions(t):
     begin()
@@ -223,6 +290,49 @@ def closed_to_others(path):
     """Takes one connection of its owner."""
     with listening(path, mode=0o600) as listener, listener.accept()[0] as sock:
         sock.sendall(b"x")
+
+
+def address(name, size):
+    """An address whose name has so many bytes. With 108, which Python does not take, there is no room for a NUL."""
+    path = name.encode().ljust(size, b"n")
+    return ctypes.create_string_buffer(struct.pack("=H", socket.AF_UNIX) + path, 2 + size)
+
+
+def call_with(name, sock, path, size):
+    """bind(2) or connect(2) with such an address, relative to its directory; the errno."""
+    os.chdir(os.path.dirname(path))
+    call = getattr(ctypes.CDLL(None, use_errno=True), name)
+    failed = call(sock.fileno(), address(os.path.basename(path), size), 2 + size)
+    return ctypes.get_errno() if failed else 0
+
+
+def serve_long(path, size):
+    """Serves a connection to a socket with a name of so many bytes; what it said."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        eq(call_with("bind", sock, path, size), 0)
+        sock.listen()
+        with sock.accept()[0] as one:
+            one.sendall(b"answer")
+            return receive_all(one)
+
+
+def ask_long(path, size):
+    """Connects to it; the answer."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        true(eventually(lambda: call_with("connect", sock, path, size) == 0, 20), "somebody listens")
+        sock.sendall(b"question")
+        return sock.recv(100)
+
+
+@case("a name may fill the address to its last byte", who=[ROOT], needs=NEEDS)
+def longest_names(t):
+    begin()
+    for number, (listener, dialer) in enumerate(SIDES):
+        for size in (107, 108):
+            place = Place(t, f"s{number}")
+            serves = place.start(listener, serve_long, size)
+            eq(place.start(dialer, ask_long, size).result(), b"answer", f"{size} {listener} {dialer}")
+            eq(serves.result(), b"question")
 
 
 @case("the file is what bind made: HOST's inode, owner and mode", who=[ROOT], needs=NEEDS)
