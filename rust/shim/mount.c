@@ -212,6 +212,27 @@ size_t qtfs_node_name(char *buf, size_t size)
 	return len < 0 ? size - 1 : len;
 }
 
+/* Whether the current task is in chown(2) or one of its kin, and acts as itself. */
+bool qtfs_syscall_changes_owner(void)
+{
+	if (current->flags & (PF_KTHREAD | PF_USER_WORKER | PF_EXITING) || in_compat_syscall())
+		return false;
+	if (current_cred() != current_real_cred())
+		return false;
+
+	switch (syscall_get_nr(current, current_pt_regs())) {
+#ifdef __NR_chown
+	case __NR_chown:
+	case __NR_lchown:
+#endif
+	case __NR_fchown:
+	case __NR_fchownat:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /*
  * Tells system calls that end in an operation which the server checks against
  * the path, and that walk the path again after ESTALE, from all others. Calls

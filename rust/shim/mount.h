@@ -77,6 +77,7 @@ enum qtfs_reach {
 };
 
 enum qtfs_reach qtfs_syscall_reach(void);
+bool qtfs_syscall_changes_owner(void);
 
 /* Parameters of the module, see params.c. */
 extern char qtfs_server_ip[64];

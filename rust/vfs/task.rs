@@ -82,6 +82,13 @@ impl Reach {
     }
 }
 
+/// Whether the current task is in `chown(2)` or one of its kin, with its own credentials: not with
+/// those that a file system above this one has lent it.
+pub fn changes_owner() -> bool {
+    // SAFETY: Looks at the current task only.
+    unsafe { bindings::qtfs_syscall_changes_owner() }
+}
+
 /// A number of the current task, unique among those that live.
 pub fn current_id() -> usize {
     // SAFETY: The current task is alive.

@@ -134,6 +134,21 @@ def change_known(t):
     costs(t, 1, os.truncate, "b", 100, what="truncate")
 
 
+@case("chown of a file, a symlink, a FIFO: 1 each, by a path and by an open file", who=[ROOT], needs="qtfs")
+def change_owner(t):
+    files.write("f")
+    os.symlink("f", "l")
+    os.mkfifo("p")
+    os.stat("f")
+    for number, name in enumerate(("f", "l", "p"), 1001):
+        costs(t, 1, os.lchown, name, number, number, what=f"lchown of {name}")
+        eq(host.os.lstat(t.there(name)).st_uid, number)
+    fd = os.open("f", os.O_RDONLY)
+    costs(t, 1, os.fchown, fd, 1005, 1005, what="fchown")
+    os.close(fd)
+    eq(host.os.stat(t.there("f")).st_gid, 1005)
+
+
 @case("unlink, chmod: 2, of a name that is not known yet", needs="qtfs")
 def change_unknown(t):
     for name in ("a", "b"):

@@ -4,6 +4,7 @@
 import mmap
 import os
 import stat
+import tempfile
 from errno import EPERM
 
 from qtest import OTHER, ROOT, USER, Who, as_user, case, eq, fails, files, host, run
@@ -128,9 +129,65 @@ def write_removes_capabilities(t):
     eq("security.capability" in os.listxattr("f"), True)
     as_user(OTHER, files.append, t.path("f"), b"more")
     eq("security.capability" in os.listxattr("f"), False)
+
+
+def open_and_chown(path):
+    fd = os.open(path, os.O_RDONLY)
+    os.fchown(fd, 1001, 1001)
+    os.close(fd)
+
+
+@case("chown removes file capabilities, however it comes to the file, also when they were set a moment ago", who=[ROOT])
+def chown_removes_capabilities(t):
+    files.write("f", b"data", 0o755)
+    listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    ways = (lambda: os.chown("f", 1001, 1001), lambda: os.lchown("f", -1, -1), lambda: open_and_chown("f"),
+            lambda: os.chown(f"/proc/self/fd/{listing}/f", 1001, -1))
+    for number, change_owner in enumerate(ways):
+        eq(os.listdir(listing), ["f"])
+        host.run(["setcap", "cap_net_raw=ep", t.there("f")])
+        change_owner()
+        eq("security.capability" in host.os.listxattr(t.there("f")), False, str(number))
+    os.close(listing)
+
+
+@case("chown of what has no file capabilities changes nothing else, whatever it is", who=[ROOT])
+def chown_of_every_type(t):
+    files.write("f", b"data")
+    os.setxattr("f", "trusted.kept", b"value")
+    os.mkdir("d")
+    os.symlink("nowhere", "l")
+    os.mkfifo("p")
+    os.mknod("n", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    for name in ("f", "d", "l", "p", "n"):
+        os.lchown(name, 1001, 1002)
+        status = host.os.lstat(t.there(name))
+        eq((status.st_uid, status.st_gid), (1001, 1002), name)
+    eq(host.os.getxattr(t.there("f"), "trusted.kept"), b"value")
+
+
+@case("chown in an overlay of this machine removes file capabilities that are in a layer of the host", who=[ROOT], needs="two")
+def chown_in_overlay(t):
+    files.write("f", b"data", 0o755)
+    files.write("g", b"data", 0o755)
     run(["setcap", "cap_net_raw=ep", "f"])
-    os.chown("f", 1001, 1001)
-    eq("security.capability" in host.os.listxattr(t.there("f")), False)
+    top = tempfile.mkdtemp(dir="/run")
+    run(["mount", "-t", "tmpfs", "tmpfs", top])
+    try:
+        for name in ("upper", "work", "merged"):
+            os.mkdir(f"{top}/{name}")
+        run(["mount", "-t", "overlay", "-o", f"lowerdir={t.dir},upperdir={top}/upper,workdir={top}/work", "overlay", f"{top}/merged"])
+        try:
+            for name in ("f", "g"):
+                os.chown(f"{top}/merged/{name}", 1001, 1001)
+                eq(os.stat(f"{top}/merged/{name}").st_uid, 1001)
+                eq("security.capability" in os.listxattr(f"{top}/upper/{name}"), False, name)
+        finally:
+            run(["umount", f"{top}/merged"])
+    finally:
+        run(["umount", top])
+        os.rmdir(top)
+    eq("security.capability" in os.listxattr("f"), True, "the layer itself stays as it is")
 
 
 @case("in a set-gid directory files get its group, and directories the bit as well", who=[ROOT])
