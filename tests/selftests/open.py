@@ -128,6 +128,17 @@ def directory(t):
     fails(ENOENT, os.open, "n", os.O_RDONLY | os.O_DIRECTORY)
 
 
+@case("O_DIRECTORY follows a symlink that nobody here has looked at yet")
+def directory_by_new_symlink(t):
+    os.mkdir("d")
+    files.write("f")
+    for name, target in (("ld", "d"), ("lf", "f"), ("no", "d")):
+        host.os.symlink(target, t.there(name))
+    eq(os.listdir("ld"), [])
+    fails(ENOTDIR, os.open, "lf", os.O_RDONLY | os.O_DIRECTORY)
+    fails(ENOTDIR, os.open, "no", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
 @case("a directory can't be opened for writing: EISDIR")
 def directory_for_writing(t):
     os.mkdir("d")

@@ -184,7 +184,8 @@ fn existing<'r>(
     dir: Option<&Found<'_>>,
 ) -> Result<Outcome<'r>> {
     let path = &found.path;
-    if r.flags.has(OpenFlags::DIRECTORY) && !path.is_dir() {
+    // A symlink is the client's to follow.
+    if r.flags.has(OpenFlags::DIRECTORY) && !path.is_dir() && !path.is_symlink() {
         return Err(ENOTDIR.into());
     }
     let mut how = how(r);
