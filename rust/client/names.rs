@@ -107,9 +107,10 @@ fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
     child.node().forget_fresh();
     if why.open() {
         // The kernel refuses other types by itself.
-        return match why.directory() {
-            true => kind == kind::DIRECTORY,
-            false => kind == kind::REGULAR,
+        return match kind {
+            kind::DIRECTORY => why.directory() || reach == Reach::PathOpen,
+            kind::REGULAR => !why.directory(),
+            _ => false,
         };
     }
     if why.rename_target() && child.node().is_renamed() {

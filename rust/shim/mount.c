@@ -234,6 +234,15 @@ bool qtfs_syscall_changes_owner(void)
 }
 
 /*
+ * Whether open(2) with these flags, when it comes to a directory, asks the file
+ * system to open it before it fails for what is known here.
+ */
+static bool opens_what_is_there(unsigned long flags)
+{
+	return !(flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_PATH | O_NOATIME));
+}
+
+/*
  * Tells system calls that end in an operation which the server checks against
  * the path, and that walk the path again after ESTALE, from all others. Calls
  * that are not listed are treated with more care and need one more round trip.
@@ -258,6 +267,13 @@ enum qtfs_reach qtfs_syscall_reach(void)
 		return args[3] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_STAT;
 	case __NR_statx:
 		return args[2] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_STAT;
+
+#ifdef __NR_open
+	case __NR_open:
+		return opens_what_is_there(args[1]) ? QTFS_REACH_OPEN : QTFS_REACH_OTHER;
+#endif
+	case __NR_openat:
+		return opens_what_is_there(args[2]) ? QTFS_REACH_OPEN : QTFS_REACH_OTHER;
 
 	case __NR_linkat:
 		return args[4] & AT_EMPTY_PATH ? QTFS_REACH_OTHER : QTFS_REACH_NO_DIRECTORY;

@@ -62,12 +62,14 @@ size_t qtfs_node_name(char *buf, size_t size);
 
 /*
  * How the current system call came to the object that it acts on: not by a
- * path, or not known; by a path, for its attributes; by a path, and the kernel
- * refuses by itself all types but some.
+ * path, or not known; by a path, for its attributes; by a path, to open it for
+ * reading whatever it is; by a path, and the kernel refuses by itself all types
+ * but some.
  */
 enum qtfs_reach {
 	QTFS_REACH_OTHER,
 	QTFS_REACH_STAT,
+	QTFS_REACH_OPEN,
 	QTFS_REACH_ANY,
 	QTFS_REACH_RENAME,
 	QTFS_REACH_SYMLINK,

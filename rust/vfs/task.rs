@@ -18,6 +18,8 @@ use crate::{
 pub enum Reach {
     /// By a path, for its attributes: `stat(2)` and its kin.
     PathStat,
+    /// By a path, by `open(2)` for reading, which a directory does not refuse.
+    PathOpen,
     /// By a path; what is done with the object in the end says whether the path was right, and
     /// the kernel walks it once more when the answer is ESTALE.
     Path(Takes),
@@ -49,6 +51,7 @@ impl Reach {
         // SAFETY: Looks at the current task only.
         match unsafe { bindings::qtfs_syscall_reach() } {
             bindings::qtfs_reach_QTFS_REACH_STAT => Self::PathStat,
+            bindings::qtfs_reach_QTFS_REACH_OPEN => Self::PathOpen,
             bindings::qtfs_reach_QTFS_REACH_ANY => Self::Path(Takes::Any),
             bindings::qtfs_reach_QTFS_REACH_RENAME => Self::Path(Takes::Rename),
             bindings::qtfs_reach_QTFS_REACH_SYMLINK => Self::Path(Takes::Symlink),
@@ -59,9 +62,9 @@ impl Reach {
         }
     }
 
-    /// Whether a path was walked and what is done at its end verifies it.
+    /// Whether a path was walked and what is done at its end verifies it. Opening always does.
     pub fn by_path(self) -> bool {
-        self != Self::Other
+        !matches!(self, Self::PathOpen | Self::Other)
     }
 
     /// Whether the system call renames.
@@ -77,7 +80,7 @@ impl Reach {
             Self::Path(Takes::Regular) => mode == kind::REGULAR,
             Self::Path(Takes::Directory) => mode == kind::DIRECTORY,
             Self::Path(Takes::NoDirectory) => mode != kind::DIRECTORY,
-            Self::Other => false,
+            Self::PathOpen | Self::Other => false,
         }
     }
 }

@@ -149,6 +149,15 @@ def change_owner(t):
     eq(host.os.stat(t.there("f")).st_gid, 1005)
 
 
+@case("opening a known directory: 1, with O_DIRECTORY and without", needs="qtfs")
+def open_directory(t):
+    os.makedirs("a/d")
+    os.stat("a/d")
+    for flags in (os.O_RDONLY, os.O_RDONLY | os.O_DIRECTORY, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK):
+        fd = costs(t, 1, os.open, "a/d", flags, what=f"open with {flags:#x}")
+        os.close(fd)
+
+
 @case("unlink, chmod: 2, of a name that is not known yet", needs="qtfs")
 def change_unknown(t):
     for name in ("a", "b"):
