@@ -77,7 +77,7 @@ pub(crate) fn getattr(dentry: &Dentry<Qtfs>, stat: &mut Stat) -> Result {
     }
     if !node.take_fresh() {
         let by_path = Reach::of_current().by_path();
-        match ask(inode, &Place::of(dentry, by_path)) {
+        match Place::with(inode, dentry, by_path, |place| ask(inode, place)) {
             // What HOST has covered by a mount is out of reach but for files that are open.
             Err(e) if e == ESTALE && !by_path => {
                 match node.any_open(OpenFlags::NONE, &mount.session) {
@@ -139,29 +139,31 @@ pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result
     if resize {
         check_size(inode, attr.size())?;
     }
-    let place = Place::of(dentry, Reach::of_current().by_path());
-    let (reply, _) = mount.call(|| {
-        Ok(Setattr {
-            target: place.target(mount, inode)?,
-            file: match &open {
-                Some(open) if resize => open.id(mount, inode)?,
-                _ => FileId::NONE,
-            },
-            valid,
-            mode: attr.mode() & 0o7777,
-            uid: attr.uid(),
-            gid: attr.gid(),
-            size: attr.size(),
-            atime: attr.atime(),
-            mtime: attr.mtime(),
-        })
+    let by_path = Reach::of_current().by_path();
+    let (changed, asked) = Place::with(inode, dentry, by_path, |place| {
+        let (reply, _) = mount.call(|| {
+            Ok(Setattr {
+                target: place.target(mount, inode)?,
+                file: match &open {
+                    Some(open) if resize => open.id(mount, inode)?,
+                    _ => FileId::NONE,
+                },
+                valid,
+                mode: attr.mode() & 0o7777,
+                uid: attr.uid(),
+                gid: attr.gid(),
+                size: attr.size(),
+                atime: attr.atime(),
+                mtime: attr.mtime(),
+            })
+        })?;
+        Ok((reply.decode::<Setattr<'_>>()?.attr, reply.asked))
     })?;
-    let changed = reply.decode::<Setattr<'_>>()?.attr;
     if resize {
         mount.session.durable.written(&node.unsynced);
         inode.truncate(attr.size());
     }
-    node::apply(inode, &changed, reply.asked);
+    node::apply(inode, &changed, asked);
     node.changed(&mount.session);
     Ok(())
 }
@@ -170,17 +172,19 @@ pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result
 fn access(inode: &Inode<Qtfs>, mask: AccessMask) -> Result {
     let mount = inode.mount();
     let by_path = Reach::of_current().by_path();
-    let place = inode
-        .with_alias(|dentry| Place::of(dentry, by_path))
-        .unwrap_or(Place::anywhere());
-    let (reply, _) = mount.call(|| {
-        Ok(Access {
-            target: place.target(mount, inode)?,
-            mask,
-        })
-    })?;
-    reply.decode::<Access<'_>>()?;
-    Ok(())
+    let may = |place: &Place| {
+        let (reply, _) = mount.call(|| {
+            Ok(Access {
+                target: place.target(mount, inode)?,
+                mask,
+            })
+        })?;
+        reply.decode::<Access<'_>>()?;
+        Ok(())
+    };
+    inode
+        .with_alias(|dentry| Place::with(inode, dentry, by_path, may))
+        .unwrap_or_else(|| may(&Place::anywhere()))
 }
 
 pub(crate) fn permission(inode: &Inode<Qtfs>, mask: u32) -> Result {
@@ -230,15 +234,9 @@ pub(crate) fn readlink(dentry: &Dentry<Qtfs>) -> Result<KVVec<u8>> {
         return own::readlink(inode);
     }
     let mount = inode.mount();
-    // Also when it is in the middle of a path: the next look-up verifies only directories.
-    let second = inode.node().is_second_try();
-    // A symlink that somebody holds open by O_PATH is read wherever it is.
-    let place = if second {
-        Place::anywhere()
-    } else {
-        Place::of(dentry, true)
-    };
-    let read = |place: &Place| -> Result<KVVec<u8>> {
+    // By name also when it is in the middle of a path: the next look-up verifies only directories. A
+    // symlink that somebody holds open by O_PATH is read wherever it is.
+    Place::with(inode, dentry, true, |place| {
         let (reply, _) = mount.call(|| {
             Ok(Readlink {
                 target: place.target(mount, inode)?,
@@ -248,26 +246,21 @@ pub(crate) fn readlink(dentry: &Dentry<Qtfs>) -> Result<KVVec<u8>> {
         let mut bytes = KVVec::with_capacity(text.bytes().len() + 1, GFP_KERNEL)?;
         bytes.extend_from_slice(text.bytes(), GFP_KERNEL)?;
         Ok(bytes)
-    };
-    match read(&place) {
-        Err(e) if e == ESTALE && !second => {
-            inode.node().note_try();
-            Err(e)
-        }
-        other => other,
-    }
+    })
 }
 
 pub(crate) fn statfs(dentry: &Dentry<Qtfs>) -> Result<Statfs> {
     let inode = dentry.inode()?;
     let mount = inode.mount();
-    let place = Place::of(dentry, Reach::of_current().by_path());
-    let (reply, _) = mount.call(|| {
-        Ok(StatfsCall {
-            target: place.target(mount, inode)?,
-        })
-    })?;
-    reply.decode::<StatfsCall<'_>>()
+    let by_path = Reach::of_current().by_path();
+    Place::with(inode, dentry, by_path, |place| {
+        let (reply, _) = mount.call(|| {
+            Ok(StatfsCall {
+                target: place.target(mount, inode)?,
+            })
+        })?;
+        reply.decode::<StatfsCall<'_>>()
+    })
 }
 
 pub(crate) fn flags(dentry: &Dentry<Qtfs>) -> Result<InodeFlags> {

@@ -222,12 +222,6 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
         // So that lsns(8) goes on: it takes a namespace that it cannot ask for one of others.
         return Err(EACCES);
     }
-    let second = node.is_second_try();
-    let place = if second {
-        Place::anywhere()
-    } else {
-        Place::of(file.dentry(), true)
-    };
     let program = file.flags();
     let once = OpenFlags::CREATE.with(OpenFlags::EXCL);
     let truncates = open_flags(program).has(OpenFlags::TRUNC);
@@ -243,22 +237,18 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
         false => first_bytes(program, stream)?,
     };
     let want = sink.as_ref().map_or(0, |sink| sink.len() as u32);
-    let result = sent(mount, program, stream, sink.as_ref(), |flags| {
-        Ok(Open {
-            target: place.target(mount, inode)?,
-            flags: flags.without(once).with_if(lists, OpenFlags::LIST),
-            mode: 0,
-            umask: 0,
-            want,
+    let sent = Place::with(inode, file.dentry(), true, |place| {
+        sent(mount, program, stream, sink.as_ref(), |flags| {
+            Ok(Open {
+                target: place.target(mount, inode)?,
+                flags: flags.without(once).with_if(lists, OpenFlags::LIST),
+                mode: 0,
+                umask: 0,
+                want,
+            })
         })
-    });
-    let (open, _) = match result {
-        Err(e) if e == ESTALE && !second => {
-            node.note_try();
-            return Err(e);
-        }
-        other => accept(inode, other?)?,
-    };
+    })?;
+    let (open, _) = accept(inode, sent)?;
     file.allow_direct();
     Ok(open)
 }
@@ -294,7 +284,7 @@ pub(crate) fn atomic_open(
     }
     let mount = dir.mount();
     let (name, umask) = (place::name(bytes)?, umask());
-    if dir.node().is_second_try() {
+    if dir.node().take_try() {
         // The directory is not where it was; the look-up finds it by its identity.
         let flags = LookupFlags::REBIND;
         let (reply, _) = mount.call(|| {

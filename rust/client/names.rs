@@ -94,7 +94,12 @@ fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
         // On the second try the look-up finds the directory by its identity.
         return !why.reval() && (why.rename_target() || (why.create() && why.exclusive()));
     };
-    if why.reval() || why.exclusive() {
+    if why.reval() {
+        return false;
+    }
+    // What was noted for an earlier system call says nothing about this one.
+    child.node().take_try();
+    if why.exclusive() {
         return false;
     }
     let kind = child.kind();
@@ -103,7 +108,6 @@ fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
         return kind == kind::DIRECTORY || kind == kind::SYMLINK;
     }
     let reach = Reach::of_current();
-    // What was noted for an earlier system call says nothing about this one.
     child.node().forget_fresh();
     if why.open() {
         // The kernel refuses other types by itself.
@@ -293,28 +297,30 @@ pub(crate) fn symlink(dir: &Inode<Qtfs>, bytes: &[u8], text: &CStr) -> Result<In
 pub(crate) fn link(source: &Dentry<Qtfs>, dir: &Inode<Qtfs>, bytes: &[u8]) -> Result {
     let mount = dir.mount();
     let inode = source.inode()?;
-    let place = Place::of(source, Reach::of_current().by_path());
     let name = place::name(bytes)?;
-    let (reply, repeated) = mount.call(|| {
-        Ok(Link {
-            target: place.target(mount, inode)?,
-            dir: mount.id(dir)?,
-            name,
-        })
-    })?;
-    dir.node().changed(&mount.session);
-    inode.node().not_listed();
-    match reply.decode::<Link<'_>>() {
-        Err(e) if e == EEXIST && repeated => {
-            let (attr, asked) = ask(dir, bytes, Why::none())?;
-            if key(&attr) != inode.node().identity() {
-                return Err(EEXIST);
+    let by_path = Reach::of_current().by_path();
+    Place::with(inode, source, by_path, |place| {
+        let (reply, repeated) = mount.call(|| {
+            Ok(Link {
+                target: place.target(mount, inode)?,
+                dir: mount.id(dir)?,
+                name,
+            })
+        })?;
+        dir.node().changed(&mount.session);
+        inode.node().not_listed();
+        match reply.decode::<Link<'_>>() {
+            Err(e) if e == EEXIST && repeated => {
+                let (attr, asked) = ask(dir, bytes, Why::none())?;
+                if key(&attr) != inode.node().identity() {
+                    return Err(EEXIST);
+                }
+                node::apply(inode, &attr, asked);
             }
-            node::apply(inode, &attr, asked);
+            other => node::apply(inode, &other?.attr, reply.asked),
         }
-        other => node::apply(inode, &other?.attr, reply.asked),
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 pub(crate) fn unlink(

@@ -147,7 +147,7 @@ pub(crate) struct Node {
     renamed: AtomicUsize,
     /// What HOST tells of it by, when it is watched; else 0.
     watch: AtomicU64,
-    /// Task whose `open(2)` by name just failed with ESTALE: its next one is by identity.
+    /// Task whose request by name failed with ESTALE: its next one is by identity.
     second_try: AtomicUsize,
     /// See [`Node::socket_key`].
     socket_key: AtomicU64,
@@ -286,11 +286,20 @@ impl Node {
         self.second_try.store(task::current_id(), Ordering::Relaxed);
     }
 
-    /// Whether [`Node::note_try`] was the last thing that the current task did here. Once only.
+    /// Whether the current task has called [`Node::note_try`] and not come here by a name that it
+    /// took on trust since.
     pub(crate) fn is_second_try(&self) -> bool {
-        let task = task::current_id();
+        self.second_try.load(Ordering::Relaxed) == task::current_id()
+    }
+
+    /// As [`Node::is_second_try`]. Once only.
+    pub(crate) fn take_try(&self) -> bool {
         let (ok, fail) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.second_try.compare_exchange(task, 0, ok, fail).is_ok()
+        self.is_second_try()
+            && self
+                .second_try
+                .compare_exchange(task::current_id(), 0, ok, fail)
+                .is_ok()
     }
 
     /// What HOST tells of it by, or 0.

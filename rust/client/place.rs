@@ -55,6 +55,26 @@ impl Place {
         this
     }
 
+    /// Calls `act` with the place of an entry, which `inode` is at, as [`Place::of`].
+    ///
+    /// When that is ESTALE the kernel walks the path again and asks for each name. If it comes to the
+    /// same object, that is what the path leads to: by `.`, `..` or a link of `/proc`, and the object
+    /// is meant wherever it is.
+    pub(crate) fn with<R>(
+        inode: &Inode<Qtfs>,
+        dentry: &Dentry<Qtfs>,
+        by_path: bool,
+        act: impl FnOnce(&Self) -> Result<R>,
+    ) -> Result<R> {
+        let node = inode.node();
+        let second = by_path && node.is_second_try();
+        let result = act(&Self::of(dentry, by_path && !second));
+        if by_path && !second && matches!(&result, Err(e) if *e == ESTALE) {
+            node.note_try();
+        }
+        result
+    }
+
     /// As the protocol says it; `inode` is what the client takes it for.
     pub(crate) fn target(&self, mount: &Mount, inode: &Inode<Qtfs>) -> Result<Target<'_>> {
         let node = mount.id(inode)?;

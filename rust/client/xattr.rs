@@ -31,9 +31,16 @@ use crate::{
     place::Place, //
 };
 
-fn place(dentry: Option<&Dentry<Qtfs>>) -> Place {
-    let by_path = Reach::of_current().by_path();
-    dentry.map_or(Place::anywhere(), |dentry| Place::of(dentry, by_path))
+/// Calls `act` with the place of an entry of `inode`, see [`Place::with`].
+fn at<R>(
+    dentry: Option<&Dentry<Qtfs>>,
+    inode: &Inode<Qtfs>,
+    act: impl FnOnce(&Place) -> Result<R>,
+) -> Result<R> {
+    match dentry {
+        Some(dentry) => Place::with(inode, dentry, Reach::of_current().by_path(), act),
+        None => act(&Place::anywhere()),
+    }
 }
 
 /// What a listing may have answered already.
@@ -81,8 +88,11 @@ pub(crate) fn get(
     if question(name).is_some_and(|question| inode.node().listed_without_xattrs(question)) {
         return Err(ENODATA);
     }
+    at(dentry, inode, |place| get_at(place, inode, name, buf))
+}
+
+fn get_at(place: &Place, inode: &Inode<Qtfs>, name: &[u8], buf: &mut [u8]) -> Result<usize> {
     let mount = inode.mount();
-    let place = place(dentry);
     let name = XattrName::new(name).map_err(|_| EINVAL)?;
     let max = max(buf);
     let (reply, _) = mount.call(|| {
@@ -103,8 +113,19 @@ pub(crate) fn set(
     value: Option<&[u8]>,
     flags: u32,
 ) -> Result {
+    at(dentry, inode, |place| {
+        set_at(place, inode, name, value, flags)
+    })
+}
+
+fn set_at(
+    place: &Place,
+    inode: &Inode<Qtfs>,
+    name: &[u8],
+    value: Option<&[u8]>,
+    flags: u32,
+) -> Result {
     let mount = inode.mount();
-    let place = place(dentry);
     let name = XattrName::new(name).map_err(|_| EINVAL)?;
     inode.node().changed(&mount.session);
     if let Some(value) = value {
@@ -146,8 +167,11 @@ pub(crate) fn list(dentry: &Dentry<Qtfs>, buf: &mut [u8]) -> Result<usize> {
     if inode.node().listed_without_xattrs(Question::Names) {
         return Ok(0);
     }
+    at(Some(dentry), inode, |place| list_at(place, inode, buf))
+}
+
+fn list_at(place: &Place, inode: &Inode<Qtfs>, buf: &mut [u8]) -> Result<usize> {
     let mount = inode.mount();
-    let place = place(Some(dentry));
     let max = max(buf);
     let (reply, _) = mount.call(|| {
         Ok(Listxattr {

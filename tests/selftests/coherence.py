@@ -334,6 +334,122 @@ def umount_not_busy(t):
 
 # --- Working directories ---
 
+def opened(name, flags=0):
+    """What is in a directory that is opened."""
+    fd = os.open(name, os.O_RDONLY | flags)
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
+
+
+def opened_as_directory(name):
+    """The same, when it must be one."""
+    return opened(name, os.O_DIRECTORY)
+
+
+def gone_to(name):
+    """What is in a directory once it is the working directory."""
+    start = os.getcwd()
+    os.chdir(name)
+    try:
+        return os.listdir(".")
+    finally:
+        os.chdir(start)
+
+
+@case("host renames, replaces, removes and covers a directory: it is opened and gone to as it is now", who=[ROOT], needs="two")
+def known_directory(t):
+    for way in (opened, opened_as_directory, gone_to):
+        host.os.makedirs(t.there(f"{way.__name__}/d/one"))
+        name, there = t.path(f"{way.__name__}/d"), t.there(f"{way.__name__}/d")
+        other, other_there = t.path(f"{way.__name__}/e"), t.there(f"{way.__name__}/e")
+        eq(way(name), ["one"])
+        host.os.rename(there, other_there)
+        host.os.makedirs(f"{there}/two")
+        eq((way(name), way(other), way(name)), (["two"], ["one"], ["two"]))
+        host.os.rename(there, f"{there}-away")
+        fails(ENOENT, way, name)
+        host.files.write(there, b"")
+        fails(ENOTDIR, way, name)
+        host.os.unlink(there)
+        host.os.symlink("e", there)
+        eq(way(name), ["one"])
+        host.os.unlink(there)
+        host.os.makedirs(f"{there}/three")
+        eq(way(name), ["three"])
+        host.run(["mount", "-t", "tmpfs", "tmpfs", there])
+        host.os.mkdir(f"{there}/four")
+        eq((way(name), way(name)), (["four"], ["four"]))
+        host.server.umount(there)
+        eq(way(name), ["three"])
+
+
+def looks_at(path):
+    """Asks all there is to ask of a directory or file by its path."""
+    os.chmod(path, 0o750)
+    os.utime(path, (1, 2))
+    os.setxattr(path, "user.x", b"y")
+    eq((os.getxattr(path, "user.x"), os.listxattr(path)), (b"y", ["user.x"]))
+    os.removexattr(path, "user.x")
+    eq(os.access(path, os.R_OK), True)
+    os.statvfs(path)
+    status = os.stat(path)
+    eq((oct(stat.S_IMODE(status.st_mode)), status.st_mtime), (oct(0o750), 2))
+    return status.st_ino
+
+
+@case("a working directory, and the one above it, that the host renames can be asked everything by . and ..", needs=NEEDS)
+def working_directory_asked(t):
+    os.makedirs("a/b/c")
+    inodes = [os.stat("a/b/c").st_ino, os.stat("a/b").st_ino]
+    os.chdir("a/b/c")
+    for old, new in (("a", "z"), ("z/b", "y")):
+        host.os.rename(t.there(old), t.there(new))
+        eq([looks_at("."), looks_at("..")], inodes)
+        eq([looks_at(".."), looks_at(".")], [inodes[1], inodes[0]])
+        os.chdir(".")
+        eq(os.listdir("."), [])
+    os.chdir("..")
+    eq(os.listdir("."), ["c"])
+
+
+@case("an open file that the host renames or replaces can be asked everything by /proc/self/fd", needs=NEEDS)
+def open_file_asked(t):
+    files.write("f", b"data")
+    here = os.open(".", os.O_RDONLY)
+    fd = os.open("f", os.O_RDONLY)
+    path, inode = f"/proc/self/fd/{fd}", os.fstat(fd).st_ino
+    host.os.rename(t.there("f"), t.there("g"))
+    eq(looks_at(path), inode)
+    host.files.write(t.there("f"), b"another")
+    eq(looks_at(path), inode)
+    os.link(path, "h", src_dir_fd=here, follow_symlinks=True)
+    eq((os.stat("h").st_ino, os.stat("f").st_size, looks_at(path)), (inode, 7, inode))
+    os.close(fd)
+    os.close(here)
+
+
+@case("what a path led to only before the host renamed it is not taken for what has its next name later", needs=NEEDS)
+def second_try(t):
+    for number, ask in enumerate((os.stat, opened, gone_to, os.statvfs)):
+        top = f"{number}"
+        os.makedirs(f"{top}/d/first")
+        ask(f"{top}/d")
+        host.os.rename(t.there(f"{top}/d"), t.there(f"{top}/e"))
+        host.os.mkdir(t.there(f"{top}/d"))
+        ask(f"{top}/d")
+        eq(os.listdir(f"{top}/e"), ["first"])
+        host.os.rename(t.there(f"{top}/e"), t.there(f"{top}/f"))
+        host.os.makedirs(t.there(f"{top}/e/second"))
+        inode = host.os.stat(t.there(f"{top}/e")).st_ino
+        if ask is os.stat:
+            eq(os.stat(f"{top}/e").st_ino, inode)
+        elif ask is not os.statvfs:
+            eq(ask(f"{top}/e"), ["second"])
+        eq(os.stat(f"{top}/e").st_ino, inode)
+
+
 @case("a working directory that the host renames goes on working", needs=NEEDS)
 def working_directory(t):
     os.makedirs("a/b")
