@@ -328,6 +328,9 @@ enum qtfs_reach qtfs_syscall_reach(void)
 #endif
 	case __NR_renameat2:
 		return QTFS_REACH_RENAME;
+	case __NR_chdir:
+	case __NR_chroot:
+		return QTFS_REACH_DIRECTORY;
 	case __NR_readlinkat:
 		return QTFS_REACH_SYMLINK;
 	case __NR_truncate:

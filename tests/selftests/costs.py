@@ -158,6 +158,23 @@ def open_directory(t):
         os.close(fd)
 
 
+@case("chdir and chroot to a known directory: 1", needs="qtfs", who=[ROOT])
+def change_directory(t):
+    os.makedirs("a/d")
+    os.stat("a/d")
+    costs(t, 1, os.chdir, "a/d", what="chdir")
+    costs(t, 1, os.chdir, "..", what="chdir to ..")
+    outside = os.open("/", os.O_RDONLY)
+    costs(t, 1, change_root_and_back, "d", outside, what="chroot")
+    os.close(outside)
+
+
+def change_root_and_back(name, outside):
+    os.chroot(name)
+    os.fchdir(outside)
+    os.chroot(".")
+
+
 @case("unlink, chmod: 2, of a name that is not known yet", needs="qtfs")
 def change_unknown(t):
     for name in ("a", "b"):
