@@ -107,14 +107,17 @@ fn is_decided_later(child: Option<&Inode<Qtfs>>, why: Why) -> bool {
         // The next component, or reading the symlink, verifies the directories above.
         return kind == kind::DIRECTORY || kind == kind::SYMLINK;
     }
-    let reach = Reach::of_current();
     child.node().forget_fresh();
+    if why.directory() && kind != kind::DIRECTORY && !(kind == kind::SYMLINK && why.follow()) {
+        // A slash follows the name, and the kernel fails for what it is known as here.
+        return false;
+    }
+    let reach = Reach::of_current();
     if why.open() {
         // The kernel refuses other types by itself.
         return match kind {
             kind::DIRECTORY => why.directory() || reach == Reach::PathOpen,
-            kind::REGULAR => !why.directory(),
-            _ => false,
+            kind => kind == kind::REGULAR,
         };
     }
     if why.rename_target() && child.node().is_renamed() {

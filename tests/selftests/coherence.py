@@ -117,6 +117,17 @@ def change_kind(t):
     eq(files.read("x"), b"through")
 
 
+@case("host replaces a file by a directory: a path that ends in a slash leads to it", needs=NEEDS)
+def slash(t):
+    for number, ask in enumerate((os.stat, os.listdir, os.statvfs, lambda path: os.open(path, os.O_RDONLY), os.chdir)):
+        name = t.path(f"n{number}")
+        files.write(name, b"data")
+        fails(ENOTDIR, ask, f"{name}/")
+        host.os.unlink(t.there(f"n{number}"))
+        host.os.mkdir(t.there(f"n{number}"))
+        ask(f"{name}/")
+
+
 @case("host removes and makes a directory again: the new one is used, with its own inode", who=[ROOT], needs=NEEDS)
 def same_name_again(t):
     for number in range(5):
