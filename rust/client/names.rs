@@ -82,8 +82,10 @@ fn ask(dir: &Inode<Qtfs>, name: &[u8], why: Why) -> Result<(Attr, Asked)> {
 
 /// Notes that `stat(2)` need not ask again for what was just looked up.
 fn note_fresh(inode: &Inode<Qtfs>, why: Why) {
-    let stays = inode.kind() != kind::SYMLINK || !why.follow();
-    if !why.intermediate() && stays && Reach::of_current() == Reach::PathStat {
+    let kind = inode.kind();
+    let stays = kind != kind::SYMLINK || !why.follow();
+    let is_wanted = kind == kind::DIRECTORY || !why.directory();
+    if !why.intermediate() && stays && is_wanted && Reach::of_current() == Reach::PathStat {
         inode.node().set_fresh();
     }
 }

@@ -100,6 +100,8 @@ pub(crate) enum Question {
 struct Inner {
     extra: Extra,
     snapshot: Option<Snapshot>,
+    /// When the task in [`Node::fresh`] looked the name up.
+    found: Option<Moment>,
     /// When a task opened the file, which got new attributes by that.
     opened: Option<Moment>,
     /// Open files of the inode.
@@ -202,6 +204,7 @@ impl Node {
             inner <- new_mutex!(Inner {
                 extra: Extra::default(),
                 snapshot: None,
+                found: None,
                 opened: None,
                 opens: KVVec::new(),
                 writes: 0,

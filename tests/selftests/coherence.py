@@ -128,6 +128,19 @@ def slash(t):
         ask(f"{name}/")
 
 
+@case("stat that fails although the name is there leaves nothing behind that is old for the next fstat", needs=NEEDS)
+def failed_stat(t):
+    for known in (True, False):
+        host.files.write(t.there("f"), b"data")
+        fd = os.open("f", os.O_RDONLY)
+        if not known:
+            host.os.rename(t.there("f"), t.there("g"))
+        fails(ENOTDIR, os.stat, "f/" if known else "g/")
+        host.files.append(t.there("f" if known else "g"), b" and more")
+        eq(os.fstat(fd).st_size, 13)
+        os.close(fd)
+
+
 @case("host removes and makes a directory again: the new one is used, with its own inode", who=[ROOT], needs=NEEDS)
 def same_name_again(t):
     for number in range(5):

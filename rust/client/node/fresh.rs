@@ -20,7 +20,8 @@ use crate::dir::Listing;
 impl Node {
     /// The current task's system call has just looked the name up.
     pub(crate) fn set_fresh(&self) {
-        self.fresh.store(task::current_id(), Ordering::Relaxed);
+        self.inner.lock().found = Some(Moment::now());
+        self.fresh.store(task::current_id(), Ordering::Release);
     }
 
     /// The attributes were new at this moment of the current task's.
@@ -35,15 +36,13 @@ impl Node {
 
     /// Whether the attributes are new as far as the current system call can tell. Once only.
     pub(crate) fn take_fresh(&self) -> bool {
-        let task = task::current_id();
-        if self
-            .fresh
-            .compare_exchange(task, 0, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
-        {
+        let (task, ok, fail) = (task::current_id(), Ordering::Acquire, Ordering::Relaxed);
+        let is_marked = self.fresh.compare_exchange(task, 0, ok, fail).is_ok();
+        let mut inner = self.inner.lock();
+        // The system call that looked the name up may have failed since, and this be another one.
+        if is_marked && inner.found.is_some_and(|moment| moment.lasts()) {
             return true;
         }
-        let mut inner = self.inner.lock();
         if inner.opened.is_some_and(|moment| moment.lasts()) {
             return true;
         }
