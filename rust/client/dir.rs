@@ -4,7 +4,9 @@
 //!
 //! The server sends many entries at once, with their attributes. A listing is a snapshot: what
 //! came with it answers the first `stat(2)` of each entry by the process that lists, as long as
-//! it has the directory open; everybody else asks the server.
+//! it has the directory open; everybody else asks the server. A listing begins as what the directory
+//! has now: what came with its opening is for the task that opened it, if it has waited for nothing
+//! since.
 
 use core::{
     mem,
@@ -31,13 +33,19 @@ use qtfs_vfs::{
         File, //
     },
     inode::Inode,
-    task, //
+    task::{
+        self,
+        Moment, //
+    },
 };
 
 use crate::{
     file::OpenFile,
     fs::Qtfs,
-    mount::new_inode,
+    mount::{
+        key,
+        new_inode, //
+    },
     names::is_mount_root,
     node, own,
     session::{
@@ -112,22 +120,66 @@ pub(crate) struct Window {
     listed: usize,
     /// When it was asked for.
     asked: Option<Asked>,
+    /// When the directory was opened, until it is listed.
+    opened: Option<Moment>,
 }
 
 impl Window {
-    /// The beginning of a directory, as it came with its opening.
-    pub(crate) fn first(data: KVVec<u8>, eof: bool, asked: Asked) -> Self {
+    /// That of a directory which was opened at a moment, with its beginning if that came with it:
+    /// the entries, and whether that is all.
+    pub(crate) fn first(
+        asked: Asked,
+        opened: Moment,
+        beginning: Option<(KVVec<u8>, bool)>,
+    ) -> Self {
+        let valid = beginning.is_some();
+        let (data, eof) = beginning.unwrap_or_default();
         Self {
             asked: Some(asked),
+            opened: Some(opened),
             listed: data.len(),
             data,
-            at: 0,
-            cookie: 0,
             eof,
-            valid: true,
-            learned: false,
+            valid,
+            ..Self::default()
         }
     }
+
+    /// The moment at which `dir` was opened, if nothing has happened since that somebody could know
+    /// of: the directory is still what its opening said.
+    pub(crate) fn opened(&self, dir: &Inode<Qtfs>) -> Option<Moment> {
+        let is_now = self
+            .asked
+            .is_some_and(|asked| !dir.node().has_changed(asked));
+        self.opened.filter(|moment| is_now && moment.lasts())
+    }
+
+    /// Forgets what came with the opening and was not used.
+    fn discard(self, dir: &Inode<Qtfs>) {
+        let Some(asked) = self.asked.filter(|_| !self.learned) else {
+            return;
+        };
+        for entry in qtfs_proto::dirent::entries(&self.data) {
+            let Ok(entry) = entry else { return };
+            let Some(attr) = entry.attr else { continue };
+            let key = key(&attr);
+            // What the kernel knows goes on being known, since this.
+            match dir.find(&key, |inode| inode.node().identity() == key) {
+                Some(inode) => node::adopt(&inode, &attr, asked.incarnation),
+                None => dir.mount().session.forget(&attr, asked.incarnation),
+            }
+        }
+    }
+}
+
+/// The directory is closed, or was not to be opened.
+pub(crate) fn end(dir: &Inode<Qtfs>, open: &OpenFile) {
+    open.listing.end();
+    let window = mem::take(&mut *open.window.lock());
+    if window.opened.is_some() {
+        dir.node().set_listed(false);
+    }
+    window.discard(dir);
 }
 
 /// The server's name for a position, and the other way round. Positions below [`FIRST`] are `.`
@@ -176,6 +228,7 @@ fn fetch(inode: &Inode<Qtfs>, open: &OpenFile, cookie: u64, plus: bool) -> Resul
                     learned: false,
                     listed: reply.data_len,
                     asked: Some(reply.asked),
+                    opened: None,
                 });
             }
         }
@@ -183,12 +236,21 @@ fn fetch(inode: &Inode<Qtfs>, open: &OpenFile, cookie: u64, plus: bool) -> Resul
 }
 
 pub(crate) fn readdir(file: &File<Qtfs>, emitter: &mut DirEmitter<'_>) -> Result {
+    let starts = emitter.pos() < FIRST;
     if emitter.pos() < FIRST && !emitter.dots() {
         return Ok(());
     }
     let (inode, open) = (file.inode(), file.open()?);
     open.listing.begin();
     let mut window = open.window.lock();
+    let is_new = window.opened(inode).is_some();
+    if window.opened.take().is_some() {
+        inode.node().set_listed(is_new);
+    }
+    // What was listed before is for whoever goes on with it.
+    if !is_new && (starts || !window.learned) {
+        mem::take(&mut *window).discard(inode);
+    }
     loop {
         let wanted = cookie(emitter.pos());
         let begins = emitter.pos() <= FIRST;

@@ -51,6 +51,7 @@ use qtfs_vfs::{
 use crate::{
     data,
     dir::{
+        self,
         Window, //
     },
     fs::Qtfs,
@@ -71,8 +72,10 @@ use crate::{
 };
 use open_file::First;
 
-/// Bytes of entries that come with the opening of a directory.
+/// Bytes of entries that come with the opening of a directory, when a program opens it as opendir(3)
+/// does, and when it may well be about to list it.
 const FIRST_LISTING: usize = 256 * 1024;
+const LIKELY_LISTING: usize = 64 * 1024;
 
 /// Bytes of contents that come with the opening of a file whose contents are made at read time.
 const FIRST_BYTES: usize = 16 * 1024;
@@ -99,6 +102,23 @@ fn first_bytes(program: u32, stream: bool) -> Result<Option<Arc<Pages>>> {
         return Ok(None);
     }
     Ok(Some(Arc::new(Pages::alloc(FIRST_BYTES)?, GFP_KERNEL)?))
+}
+
+/// Room for entries that may come with the opening of a directory.
+///
+/// opendir(3) opens it without waiting, and its listing begins at once. Others, as Go, only say that
+/// it must be a directory, which is also how it is opened for fsync(2): `likely` says whether it is
+/// listed then.
+fn first_entries(program: u32, likely: bool) -> Result<Option<Arc<Pages>>> {
+    let flags = open_flags(program);
+    let size = match flags.has(OpenFlags::NONBLOCK) {
+        true => FIRST_LISTING,
+        false => LIKELY_LISTING,
+    };
+    if !flags.has(OpenFlags::DIRECTORY) || !(likely || flags.has(OpenFlags::NONBLOCK)) {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Pages::alloc(size)?, GFP_KERNEL)?))
 }
 
 /// What came of an OPEN.
@@ -157,20 +177,22 @@ fn sent<'a>(
             let releases = &mount.session.releases;
             releases.close(&mount.session, reply.file, incarnation);
         })?;
-        if let Some(sink) = sink.filter(|_| data_len > 0 || reply.opened.has(Opened::EOF)) {
-            let end = reply.opened.has(Opened::EOF);
-            if reply.attr.mode & S_IFMT == kind::DIRECTORY {
-                *open.window.lock() = Window::first(sink.to_vec(data_len)?, end, asked);
-            } else {
-                open.polled.set_unread(reply.attr.class != FsClass::Proc);
-                if data_len < sink.len() {
-                    *open.first.lock() = Some(First {
-                        pages: Some(sink.clone()),
-                        len: data_len,
-                        end,
-                        moment,
-                    });
-                }
+        let end = reply.opened.has(Opened::EOF);
+        let came = sink.filter(|_| data_len > 0 || end);
+        if reply.attr.mode & S_IFMT == kind::DIRECTORY {
+            // Without memory for the entries they are asked for.
+            let data = came.and_then(|sink| sink.to_vec(data_len).ok());
+            let beginning = data.map(|data| (data, end));
+            *open.window.lock() = Window::first(asked, moment, beginning);
+        } else if let Some(sink) = came {
+            open.polled.set_unread(reply.attr.class != FsClass::Proc);
+            if data_len < sink.len() {
+                *open.first.lock() = Some(First {
+                    pages: Some(sink.clone()),
+                    len: data_len,
+                    end,
+                    moment,
+                });
             }
         }
         return Ok(Sent {
@@ -185,7 +207,11 @@ fn sent<'a>(
 fn begin(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) -> Result {
     close_lingering(inode);
     let result = inode.node().opened(open).and_then(|()| {
-        if open.stream {
+        if inode.is_dir() {
+            if let Some(moment) = open.window.lock().opened(inode) {
+                inode.node().set_fresh_at(moment);
+            }
+        } else if open.stream {
             if let Some(first) = &*open.first.lock() {
                 inode.node().set_fresh_at(first.moment);
             }
@@ -207,6 +233,7 @@ fn accept(inode: &Inode<Qtfs>, sent: Sent) -> Result<(Arc<OpenFile>, Opened)> {
     let open = open.ok_or(ESTALE)?;
     let attr = &reply.attr;
     if !node::is_of(inode, attr, asked.incarnation) {
+        dir::end(inode, &open);
         open.close(inode.mount());
         return Err(ESTALE);
     }
@@ -228,14 +255,12 @@ pub(crate) fn open(inode: &Inode<Qtfs>, file: &File<Qtfs>) -> Result<Arc<OpenFil
     if truncates && inode.is_regular() && inode.is_dirty() {
         data::write_out(inode)?;
     }
-    // opendir(3) opens like this; its listing may begin at once.
-    let opendir = OpenFlags::DIRECTORY.with(OpenFlags::NONBLOCK);
-    let lists = inode.is_dir() && open_flags(program).has(opendir);
     let stream = inode.is_regular() && !node.is_of(FsClass::Regular);
-    let sink = match lists {
-        true => Some(Arc::new(Pages::alloc(FIRST_LISTING)?, GFP_KERNEL)?),
+    let sink = match inode.is_dir() {
+        true => first_entries(program, node.is_listed())?,
         false => first_bytes(program, stream)?,
     };
+    let lists = inode.is_dir() && sink.is_some();
     let want = sink.as_ref().map_or(0, |sink| sink.len() as u32);
     let sent = Place::with(inode, file.dentry(), true, |place| {
         sent(mount, program, stream, sink.as_ref(), |flags| {
@@ -299,12 +324,17 @@ pub(crate) fn atomic_open(
         }
     }
     let stream = !dir.node().is_of(FsClass::Regular);
-    let sink = first_bytes(program, stream)?;
+    let entries = first_entries(program, true)?;
+    let lists = entries.is_some();
+    let sink = match entries {
+        Some(entries) => Some(entries),
+        None => first_bytes(program, stream)?,
+    };
     let want = sink.as_ref().map_or(0, |sink| sink.len() as u32);
     let result = sent(mount, program, stream, sink.as_ref(), |flags| {
         Ok(Open {
             target: Target::entry(mount.id(dir)?, name, qtfs_proto::NodeId::NONE),
-            flags,
+            flags: flags.with_if(lists, OpenFlags::LIST),
             mode: mode & 0o7777,
             umask,
             want,
@@ -326,6 +356,7 @@ pub(crate) fn atomic_open(
     let open = match open {
         // The kernel does not ask whether the caller may cross mount points once a file is open.
         Some(open) if names::is_mount_root(&reply.attr) => {
+            dir::end(&inode, &open);
             open.close(mount);
             None
         }
@@ -389,7 +420,7 @@ pub(crate) fn passed(fd: i32, session: &Arc<Session>, incarnation: u32) -> Resul
 
 /// The last reference to an open file goes away.
 pub(crate) fn release(inode: &Inode<Qtfs>, open: &Arc<OpenFile>) {
-    open.listing.end();
+    dir::end(inode, open);
     open.polled.end(&inode.mount().session);
     let writes = open.flags.has(OpenFlags::WRITE) && inode.is_regular();
     if writes && inode.is_dirty() {

@@ -47,6 +47,7 @@ use crate::{
     own,
     session::{
         durable::Unsynced,
+        request::Asked,
         Session, //
     }, //
 };
@@ -141,6 +142,8 @@ pub(crate) struct Node {
     /// Somebody has locked ranges of the file since it was opened first: what is written must not
     /// touch the bytes beside it.
     ranges_locked: AtomicBool,
+    /// See [`Node::is_listed`].
+    listed: AtomicBool,
     /// Data that HOST has and no `fsync(2)` has put on its disk.
     pub(crate) unsynced: Unsynced,
     /// Task whose `stat(2)` has just looked the name up, so that its attributes are new.
@@ -195,6 +198,7 @@ impl Node {
             clock: AtomicU64::new(0),
             writing: AtomicUsize::new(0),
             ranges_locked: AtomicBool::new(false),
+            listed: AtomicBool::new(true),
             unsynced: Unsynced::new(),
             fresh: AtomicUsize::new(0),
             renamed: AtomicUsize::new(0),
@@ -258,6 +262,21 @@ impl Node {
     pub(crate) fn changed(&self, session: &Session) {
         self.not_listed();
         self.clock.fetch_max(session.clock(), Ordering::AcqRel);
+    }
+
+    /// Whether this machine has changed it since something was asked.
+    pub(crate) fn has_changed(&self, asked: Asked) -> bool {
+        self.clock.load(Ordering::Acquire) > asked.clock
+    }
+
+    /// Whether who opened the directory last listed it at once.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Node::is_listed`].
+    pub(crate) fn set_listed(&self, listed: bool) {
+        self.listed.store(listed, Ordering::Relaxed);
     }
 
     /// The server told the version of the contents in the given incarnation of the session.

@@ -356,6 +356,51 @@ def umount_not_busy(t):
     os.chdir(t.dir)
 
 
+# --- Listings ---
+
+@case("a directory that was opened a while ago is listed as it is now, and again after rewinddir", needs=NEEDS)
+def opened_before(t):
+    os.mkdir("d")
+    host.os.mkdir(t.there("d/old"))
+    for flags in (os.O_NONBLOCK, 0):
+        fd = os.open("d", os.O_RDONLY | os.O_DIRECTORY | flags)
+        host.os.rename(t.there("d/old"), t.there("d/between"))
+        host.os.mkdir(t.there("d/between/deep"))
+        eq(os.listdir(fd), ["between"])
+        eq((os.stat("d/between").st_nlink, os.fstat(fd).st_ino), (3, os.stat("d").st_ino))
+        host.os.rmdir(t.there("d/between/deep"))
+        host.os.rmdir(t.there("d/between"))
+        eq(os.listdir(fd), [])
+        host.os.mkdir(t.there("d/old"))
+        eq(os.listdir(fd), ["old"])
+        os.close(fd)
+
+
+@case("fstat of a directory that was opened shows what was changed since, here and there", needs=NEEDS)
+def opened_and_changed(t):
+    os.mkdir("d")
+    for change in (host.os.mkdir, lambda path: os.mkdir("d/here")):
+        fd = os.open("d", os.O_RDONLY | os.O_DIRECTORY)
+        links = os.fstat(fd).st_nlink
+        change(t.there("d/there"))
+        eq(os.fstat(fd).st_nlink, links + 1)
+        os.close(fd)
+
+
+@case("what is known of a directory's entries goes on working when it is opened and not listed", who=[ROOT], needs=NEEDS)
+def opened_for_nothing(t):
+    host.files.make_many(t.host_dir, 300)
+    held = [os.open(f"f{number}", os.O_RDONLY) for number in range(10)]
+    for flags in (os.O_NONBLOCK, 0, os.O_NONBLOCK):
+        os.close(os.open(".", os.O_RDONLY | os.O_DIRECTORY | flags))
+    for number, fd in enumerate(held):
+        host.os.rename(t.there(f"f{number}"), t.there(f"g{number}"))
+        eq(os.fstat(fd).st_ino, os.stat(f"g{number}").st_ino)
+        os.fchmod(fd, 0o640)
+        os.close(fd)
+    eq(len(os.listdir(".")), 300)
+
+
 # --- Working directories ---
 
 def opened(name, flags=0):

@@ -203,12 +203,12 @@ def readlink(t):
     costs(t, 2, os.readlink, "m", what="of a name not known")
 
 
-@case("ls -l of 1000 entries: 4 in all", who=[ROOT], needs="qtfs")
+@case("ls -l of 1000 entries: 3 in all", who=[ROOT], needs="qtfs")
 def list_long(t):
     host.os.mkdir(t.there("d"))
     host.call(__file__, "make_different", t.there("d"), 1000)
     os.stat("d")
-    found = costs(t, 4, run, ["ls", "-ln", "d"], what="ls -ln")
+    found = costs(t, 3, run, ["ls", "-ln", "d"], what="ls -ln")
     eq(len(found.text.splitlines()), 1001)
 
 
@@ -217,13 +217,52 @@ def make_different(path, count):
         files.write(f"{path}/entry-{number:04}", b"x" * (number % 10))
 
 
-@case("an empty and a small directory are listed in 2 round trips: opening, and the fstat of opendir(3)", needs="qtfs")
+@case("an empty and a small directory are listed in 1 round trip, by opendir(3) and as Go's os.ReadDir does", needs="qtfs")
 def list_small(t):
+    for number, listed in enumerate((os.listdir, list_opened)):
+        name = f"d{number}"
+        os.mkdir(name)
+        os.stat(name)
+        listed("/")
+        eq(costs(t, 1, listed, name, what="empty"), [])
+        host.files.make_many(t.there(name), 20)
+        eq(len(costs(t, 1, listed, name, what="20 entries")), 20)
+    host.os.makedirs(t.there("e/f"))
+    eq(costs(t, 1, list_opened, "e", what="not known"), ["f"])
+
+
+def list_opened(name):
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+    names = os.listdir(fd)
+    os.close(fd)
+    return names
+
+
+@case("fstat right after opening a directory: 0", needs="qtfs")
+def stat_opened(t):
     os.mkdir("d")
-    os.stat("d")
-    costs(t, 2, os.listdir, "d", what="empty")
-    host.files.make_many(t.there("d"), 20)
-    costs(t, 2, os.listdir, "d", what="20 entries")
+    inode = os.stat("d").st_ino
+    for flags in (0, os.O_DIRECTORY):
+        fd = os.open("d", os.O_RDONLY | flags)
+        eq(costs(t, 0, os.fstat, fd).st_ino, inode)
+        os.close(fd)
+
+
+@case("who opens a directory again and again without listing it gets no listing after the first time", who=[ROOT], needs="qtfs")
+def open_without_listing(t):
+    os.mkdir("d")
+    host.files.make_many(t.there("d"), 100)
+    received = []
+    for _ in range(3):
+        with Cost(t) as cost:
+            os.close(os.open("d", os.O_RDONLY | os.O_DIRECTORY))
+        received.append(cost.spent.count("OPEN", "bytes_received"))
+    t.note(f"bytes received: {received}")
+    true(received[0] > 5000 and max(received[1:]) < 1000, f"bytes received: {received}")
+    list_opened("d")
+    with Cost(t) as cost:
+        eq(len(list_opened("d")), 100)
+    eq(cost.waits, 1, f"once it was listed ({cost.spent})")
 
 
 @case("closing what was only read, and forgetting, never wait", who=[ROOT], needs="qtfs")

@@ -58,7 +58,7 @@ pub(crate) fn apply(inode: &Inode<Qtfs>, attr: &Attr, asked: Asked) {
     adopt(inode, attr, asked.incarnation);
     let node = inode.node();
     node.class.store(attr.class as u8, Ordering::Relaxed);
-    if node.clock.load(Ordering::Acquire) > asked.clock {
+    if node.has_changed(asked) {
         // The reply may not know what this machine did meanwhile.
         return;
     }
@@ -93,7 +93,7 @@ pub(crate) fn take_size(inode: &Inode<Qtfs>, size: u64, asked: Asked) -> bool {
     let node = inode.node();
     // What this machine has written but not sent yet counts too.
     let is_news = || {
-        let written = node.clock.load(Ordering::Acquire) > asked.clock;
+        let written = node.has_changed(asked);
         let writing = node.writing.load(Ordering::Acquire) > 0;
         !inode.is_regular() || !(written || writing || inode.is_dirty())
     };

@@ -84,9 +84,13 @@ impl Node {
         drop(old);
     }
 
-    /// What a listing said does not hold any more.
+    /// What a listing or the opening said does not hold any more.
     pub(crate) fn not_listed(&self) {
-        let old = self.inner.lock().snapshot.take();
+        let old = {
+            let mut inner = self.inner.lock();
+            inner.opened = None;
+            inner.snapshot.take()
+        };
         drop(old);
     }
 }
