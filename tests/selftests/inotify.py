@@ -227,7 +227,7 @@ def refused_often(path):
 
 @case("who is refused takes nothing away from who watches at the same time", who=[ROOT], needs=NEEDS, limit=120)
 def refused_meanwhile(t):
-    for number in range(20):
+    for number in range(10):
         top = f"top{number}"
         os.mkdir(top, 0o700)
         before = counters.read(t.fs.mnt)
@@ -255,7 +255,7 @@ def hears(path, bit, shared, number):
 
 @case("programs that begin to watch at the same moment are each told what they asked for", who=[ROOT], needs=NEEDS, limit=120)
 def at_once(t):
-    for number in range(20):
+    for number in range(12):
         top = f"top{number}"
         os.mkdir(top)
         shared = mmap.mmap(-1, mmap.PAGESIZE)
