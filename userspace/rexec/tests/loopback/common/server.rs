@@ -12,6 +12,7 @@ use super::Run;
 use super::LIMIT;
 use qtfs_rexec::server::registry::Session;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -112,7 +113,14 @@ impl Server {
             threads: 0,
         };
         let mut message = [0; 64];
-        let got = ready.recv(&mut message).unwrap_or(0);
+        // With a time limit recv(2) is interrupted by a stop and a continuation too (signal(7)).
+        let got = loop {
+            match ready.recv(&mut message) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                got => break got,
+            }
+        };
+        let got = got.unwrap_or_else(|error| panic!("{error}: {}", server.log()));
         assert_eq!(&message[..got], b"READY=1\n", "{}", server.log());
         eventually("the nursery is set up", || server.nursery().is_some());
         // Which takes as long as the way to its main loop.
