@@ -172,11 +172,6 @@ pub(crate) fn setattr(dentry: &Dentry<Qtfs>, attr: &SetAttr<'_, Qtfs>) -> Result
 fn access(inode: &Inode<Qtfs>, mask: AccessMask) -> Result {
     let mount = inode.mount();
     let by_path = Reach::of_current().by_path();
-    if by_path && inode.has_aliases() && !inode.node().is_second_try() {
-        // Which name the path ends with is not known here: the kernel asks for it and comes again.
-        inode.node().note_try();
-        return Err(ESTALE);
-    }
     let may = |place: &Place| {
         let (reply, _) = mount.call(|| {
             Ok(Access {

@@ -95,17 +95,6 @@ bool qtfs_d_is_root(const struct dentry *dentry)
 	return IS_ROOT(dentry);
 }
 
-/* Whether the kernel knows more than one name of an inode, or has known. */
-bool qtfs_has_aliases(struct inode *inode)
-{
-	bool several;
-
-	spin_lock(&inode->i_lock);
-	several = inode->i_dentry.first && inode->i_dentry.first->next;
-	spin_unlock(&inode->i_lock);
-	return several;
-}
-
 void qtfs_hash_name(struct dentry *parent, struct qstr *name, unsigned int len)
 {
 	name->len = len;

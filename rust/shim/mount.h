@@ -30,7 +30,6 @@ struct dentry *qtfs_unopened_dentry(const struct file *file);
 bool qtfs_file_is_closing(struct file *file);
 bool qtfs_file_is_last(struct file *file);
 bool qtfs_d_is_root(const struct dentry *dentry);
-bool qtfs_has_aliases(struct inode *inode);
 void qtfs_hash_name(struct dentry *parent, struct qstr *name, unsigned int len);
 uid_t qtfs_kuid(kuid_t uid);
 gid_t qtfs_kgid(kgid_t gid);

@@ -319,12 +319,6 @@ impl<F: FileSystem> Inode<F> {
         }
     }
 
-    /// Whether the kernel has, or had a moment ago, several entries of this inode.
-    pub fn has_aliases(&self) -> bool {
-        // SAFETY: The inode is alive.
-        unsafe { bindings::qtfs_has_aliases(self.as_raw()) }
-    }
-
     /// An entry of this inode, with its directory and name, when the kernel has one.
     pub fn with_alias<R>(&self, f: impl FnOnce(&crate::dentry::Dentry<F>) -> R) -> Option<R> {
         // SAFETY: The inode is alive; the reference to the alias is dropped below.

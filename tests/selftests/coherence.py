@@ -47,18 +47,6 @@ def unlink(t):
     eq(host.files.read(t.there("f")), b"new")
 
 
-@case("host unlinks one of two names of a file: access here finds the other one only", needs=NEEDS)
-def unlinks_one_name(t):
-    for gone in (0, 1):
-        names = [f"{gone}-a", f"{gone}-b"]
-        files.write(names[0], b"data")
-        os.link(*names)
-        eq([os.access(name, os.R_OK) for name in names], [True, True])
-        host.os.unlink(t.there(names[gone]))
-        for _ in range(2):
-            eq([os.access(name, os.F_OK) for name in names], [gone == 1, gone == 0])
-
-
 @case("host renames a file: the old name is gone, the new one is there", needs=NEEDS)
 def rename(t):
     files.write("a", b"data")
