@@ -241,3 +241,24 @@ def kept(t):
     after = os.stat("g")
     eq(after.st_mtime, 1000)
     true(after.st_ctime_ns >= before.st_ctime_ns, "ctime does not go back")
+
+
+@on_host
+def counts_there(path, names):
+    """Sets as many attributes with long names, on a file system that does not mind; how long their list is."""
+    for number in range(names):
+        os.setxattr(path, f"user.{number:0245d}", b"")
+    return syscalls.libc.listxattr(os.fsencode(path), None, 0)
+
+
+@case("a list that is longer than anybody can get has its length all the same", needs="qtfs", who=[ROOT])
+def too_many(t):
+    host.process.run(["mount", "-t", "tmpfs", "none", t.there(".")])
+    try:
+        host.files.write(t.there("f"), b"")
+        there = counts_there(t.there("f"), 270)
+        true(there > 65536, there)
+        eq(syscalls.libc.listxattr(os.fsencode(t.path("f")), None, 0), there)
+        fails(E2BIG, os.listxattr, "f")
+    finally:
+        host.process.run(["umount", "-l", t.there(".")])
