@@ -315,8 +315,12 @@ impl Context<'_> {
     }
 }
 
+/// File systems take nanoseconds from disks and from other machines as they are.
 fn time((sec, nsec): stat::Time) -> Time {
-    Time { sec, nsec }
+    Time {
+        sec,
+        nsec: nsec.min(999_999_999),
+    }
 }
 
 /// A request that cannot be meant; the client is asked for nothing else than what it sent.
