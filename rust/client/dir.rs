@@ -162,6 +162,9 @@ impl Window {
         for entry in qtfs_proto::dirent::entries(&self.data) {
             let Ok(entry) = entry else { return };
             let Some(attr) = entry.attr else { continue };
+            if verify::attributes(&attr).is_err() {
+                continue;
+            }
             let key = key(&attr);
             // What the kernel knows goes on being known, since this.
             match dir.find(&key, |inode| inode.node().identity() == key) {

@@ -202,6 +202,8 @@ pub(super) unsafe extern "C" fn tmpfile<F: FileSystem>(
         // SAFETY: As the VFS says.
         unsafe {
             let (inode, open) = F::tmpfile(Inode::from_raw(dir), (*file).f_flags, mode.into())?;
+            // What had this number before may have been known by a name, where HOST has no generations.
+            bindings::d_prune_aliases(inode.as_raw());
             // A file that has a name is not made now, and would lose its links here.
             if !inode.is_regular() || inode.with_alias(|_| ()).is_some() {
                 F::release(&inode, &open);
