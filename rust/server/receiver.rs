@@ -241,7 +241,8 @@ fn admit(
     if bytes <= LITTLE {
         return Ok(None);
     }
-    let bulk = data > BULK && matches!(op, Op::Read | Op::Write);
+    // With one connection everything comes by the first.
+    let bulk = data > BULK && lane.number() != 0 && matches!(op, Op::Read | Op::Write);
     loop {
         let most = if session.budget.is_crowded() {
             MOST_CROWDED

@@ -288,8 +288,11 @@ impl Session {
             let Some((slot, seq)) = inner.slots.place_of(request) else {
                 return;
             };
-            let lane = request.lane.load(Ordering::Relaxed);
-            let outbox = inner.lanes.get(usize::from(lane)).and_then(Clone::clone);
+            // By the first lane it does not wait behind data; the server knows one that comes early.
+            let own = usize::from(request.lane.load(Ordering::Relaxed));
+            let outbox = [0, own]
+                .iter()
+                .find_map(|&lane| inner.lanes.get(lane).and_then(Clone::clone));
             (outbox, request.cancel(slot, seq))
         };
         // Without a lane the server is told by the next one; without memory it executes the
@@ -388,7 +391,8 @@ impl Session {
 impl Inner {
     /// The lane that takes a request, if one is connected.
     fn lane_for(&self, request: &Request) -> (u16, Option<Arc<Outbox>>) {
-        let bulk = request.bulk() > BULK;
+        // What else is long, as the listing of a directory, is not to wait for a file's data.
+        let bulk = matches!(request.op, Op::Read | Op::Write) && request.bulk() > BULK;
         let count = self.lanes.len();
         // Bulk data goes by the lanes after the first, all of them in turn.
         let first = if bulk && count > 1 {
