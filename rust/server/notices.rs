@@ -16,7 +16,10 @@ use kernel::{
         MutexGuard, //
     },
 };
-use qtfs_net::Frame;
+use qtfs_net::{
+    Frame,
+    NoFs, //
+};
 use qtfs_proto::{
     event::{
         Event,
@@ -249,6 +252,8 @@ fn frame(number: u64, event: &Notified<'_>) -> Result<Arc<Frame>> {
 
 impl Listener for Notices {
     fn happened(&self, notice: &Notice<'_>) {
+        // Reclaim of memory may tell of something too.
+        let _nofs = NoFs::enter();
         // What this client has done itself its own machine has told already.
         if self.session.slots().lock().is_executing() {
             return;
@@ -281,6 +286,7 @@ impl Listener for Notices {
     }
 
     fn pump(&self) {
+        let _nofs = NoFs::enter();
         let mut inner = self.inner.lock();
         while inner.sent < inner.made && inner.sent - inner.acked < WINDOW {
             let number = inner.sent + 1;

@@ -217,7 +217,7 @@ impl Notices {
     pub(crate) fn answered(&self, inode: &Inode<Qtfs>, number: u64, answer: Answer) -> bool {
         let mut inner = self.inner.lock();
         let Some(watched) = inner.by_number.get_mut(&number) else {
-            return answer == Answer::Granted;
+            return answer != Answer::Refused;
         };
         watched.asking = watched.asking.saturating_sub(1);
         if answer != Answer::Refused {

@@ -28,9 +28,12 @@ use crate::{
 pub(crate) fn notify(ctx: &mut Context<'_>, r: &Notify) -> Result<Reply> {
     if r.mask == NotifyMask::NONE {
         if let Some(watching) = ctx.session.watching() {
-            let mut watched = watching.listener().watched();
-            watching.forget(r.watch);
-            watched.remove(r.watch);
+            let forgotten = {
+                let mut watched = watching.listener().watched();
+                watched.remove(r.watch);
+                watching.forget(r.watch)
+            };
+            drop(forgotten);
         }
         return ctx.reply(&NotifyReply {});
     }

@@ -157,18 +157,30 @@ impl<L: Listener> Notifier<L> {
         Ok(())
     }
 
-    /// Tells nothing by this number any more.
-    pub fn forget(&self, number: u64) {
-        let mark = {
-            let mut marks = self.marks.lock();
-            let mark = marks.by_number.remove(&number);
-            marks.count -= usize::from(mark.is_some());
-            mark
-        };
-        if let Some(mark) = mark {
-            // SAFETY: It was made by this notifier, and is removed here only.
-            unsafe { bindings::qtfs_notify_remove(self.raw.get(), mark.0.as_ptr()) };
-        }
+    /// Tells nothing by this number any more, once what is returned is dropped. With it the file may go, which
+    /// takes long; so no lock is to be held that [`Listener::happened`] wants.
+    #[must_use]
+    pub fn forget(&self, number: u64) -> Option<Forgotten<'_, L>> {
+        let mut marks = self.marks.lock();
+        let mark = marks.by_number.remove(&number)?;
+        marks.count -= 1;
+        Some(Forgotten {
+            notifier: self,
+            mark,
+        })
+    }
+}
+
+/// A mark that is removed when this is dropped.
+pub struct Forgotten<'a, L: Listener> {
+    notifier: &'a Notifier<L>,
+    mark: Mark,
+}
+
+impl<L: Listener> Drop for Forgotten<'_, L> {
+    fn drop(&mut self) {
+        // SAFETY: It was made by this notifier, whose table does not have it any more.
+        unsafe { bindings::qtfs_notify_remove(self.notifier.raw.get(), self.mark.0.as_ptr()) };
     }
 }
 
