@@ -101,6 +101,16 @@ impl Budget {
     }
 }
 
+impl Budget {
+    /// Uses no bytes yet.
+    pub(crate) fn nothing(self: &Arc<Self>) -> Charge {
+        Charge {
+            budget: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
 impl Charge {
     /// It is for so many bytes now, whatever the client may use.
     pub(crate) fn resize(&mut self, bytes: usize) {

@@ -117,7 +117,7 @@ impl Owners {
             }
             let none = Ranges {
                 count: 0,
-                charge: self.budget.charge(0)?,
+                charge: self.budget.nothing(),
             };
             entry
                 .ranges
