@@ -72,16 +72,11 @@ int qtfs_path_entry(const struct path *dir, struct qstr *name, struct path *foun
 	return 0;
 }
 
-static bool qtfs_may_ask(const struct dentry_operations *ops)
-{
-	return ops && (ops->d_revalidate || ops->d_weak_revalidate || ops->d_automount ||
-		       ops->d_manage);
-}
-
 /* Whether whoever looks a name up here asks nobody but this kernel. */
 bool qtfs_path_plain(const struct path *path)
 {
-	return !qtfs_may_ask(path->dentry->d_op) && !qtfs_may_ask(path->dentry->d_sb->__s_d_op);
+	return !(path->dentry->d_flags & (DCACHE_OP_REVALIDATE | DCACHE_OP_WEAK_REVALIDATE |
+					  DCACHE_NEED_AUTOMOUNT | DCACHE_MANAGE_TRANSIT));
 }
 
 bool qtfs_path_noexec(const struct path *path)
