@@ -548,7 +548,11 @@ def mount_there(t):
     script = f"cd {OVERLAY} && mkdir -p x/l x/u x/w x/m && echo low >x/l/f && mount -t overlay overlay -o lowerdir=x/l,upperdir=x/u,workdir=x/w x/m"
     eq(supervised(f"{script} && cat x/m/f && echo new >x/m/g && cat x/u/g").text, "low\nnew")
     eq(host.process.run(["cat", f"{OVERLAY}/x/m/g"]).text, "new")
-    supervised(f"umount {OVERLAY}/x/m && ! ls {OVERLAY}/x/m/f 2>/dev/null && rm -r {OVERLAY}/x")
+    supervised(f"umount {OVERLAY}/x/m && ! ls {OVERLAY}/x/m/f 2>/dev/null")
+    # As kubelet binds a part of a volume.
+    supervised(f"cd {OVERLAY}/x && mkdir to && exec 9<l && LIBMOUNT_FORCE_MOUNT2=always mount --no-canonicalize -o bind /proc/self/fd/9 {OVERLAY}/x/to")
+    eq([files.read(f"{OVERLAY}/x/to/f"), host.files.read(f"{OVERLAY}/x/to/f")], [b"low\n", b"low\n"])
+    supervised(f"umount {OVERLAY}/x/to && rm -r {OVERLAY}/x")
 
 
 @offloaded("a mount of the host whose files a program has just closed can be unmounted")
@@ -634,13 +638,13 @@ def refused(t):
         eq(ast.literal_eval(found.text), [EPERM, EROFS, EXDEV, EPERM, EPERM, EPERM])
         true(f" {ram} ramfs " in host.files.read("/proc/mounts").decode(), "it is still mounted")
         outside = asked(bind={"source": "/etc", "target": shown, "flags": MS_BIND})
-        eq((outside["errno"], outside["why"]), (EPERM, "/etc is in no export of HOST's policy"))
+        eq((outside["errno"], outside["why"]), (EPERM, f"a bind mount of /etc on {shown}: /etc is in no export of HOST's policy"))
     finally:
         host.process.run(["umount", "-l", ram], check=False)
         process.run(["rm", "-r", top])
     for words in ("not in mount = [...] of [offload]", f"{shown} is exported read-only", f"moving a mount to HOST's {top}", "not in kill = [...]"):
         true(words in found.complaint, found)
-    true(f"refused to an offloaded program: {shown} is exported read-only" in host.files.read(ENGINE_LOG).decode(), "engine says so too")
+    true(f"refused to an offloaded program: a mount of tmpfs on {shown}: {shown} is exported read-only" in host.files.read(ENGINE_LOG).decode(), "engine says so too")
 
 
 @offloaded("a program without privileges, or with those of a namespace of its own, gets none of the supervisor's")

@@ -47,8 +47,14 @@ pub(super) fn kill(
     let info = match info {
         None => None,
         Some(info) => {
-            Some(<&[u8; SIGINFO]>::try_from(info.0.as_slice()).map_err(|_| Errno::EINVAL)?)
+            let mut info =
+                <[u8; SIGINFO]>::try_from(info.0.as_slice()).map_err(|_| Errno::EINVAL)?;
+            // rt_sigqueueinfo(2) writes `si_signo`, its first field, itself.
+            for (byte, number) in info.iter_mut().zip(signal.to_ne_bytes()) {
+                *byte = number;
+            }
+            Some(info)
         }
     };
-    Ok(sys::signal(&process, signal, info)?)
+    Ok(sys::signal(&process, signal, info.as_ref())?)
 }

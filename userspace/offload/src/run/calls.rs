@@ -195,7 +195,7 @@ impl Supervisor {
                     source: self.text(held, 0, PATH_MAX)?,
                     target: self.text(held, 1, PATH_MAX)?,
                     kind: self.text(held, 2, PATH_MAX)?,
-                    flags: held.arguments[3],
+                    flags: decide::without_magic(held.arguments[3]),
                     data: self.data(held)?,
                 };
                 decide::mount(&self.view, held.tid, &call)

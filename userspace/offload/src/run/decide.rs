@@ -101,6 +101,15 @@ const PROPAGATION: MsFlags = MsFlags::MS_SHARED
     .union(MsFlags::MS_SLAVE)
     .union(MsFlags::MS_UNBINDABLE);
 
+/// The flags of mount(2) without what old programs add to them (`MS_MGC_VAL`), as the kernel drops it.
+pub(super) fn without_magic(flags: u64) -> u64 {
+    const MASK: u64 = 0xffff_0000;
+    match flags & MASK {
+        0xc0ed_0000 => flags & !MASK,
+        _ => flags,
+    }
+}
+
 /// mount(2).
 pub(super) fn mount(view: &View, tid: u32, call: &Mount) -> Result<Decision, Errno> {
     let target = path_of(&call.target);
@@ -221,6 +230,13 @@ mod tests {
         ] {
             assert!(!is_network_of_process(Path::new(path)), "{path}");
         }
+    }
+
+    #[test]
+    fn old_programs_flags_are_those_that_they_mean() {
+        assert_eq!(without_magic(0xc0ed_0001), 1);
+        let private = MsFlags::MS_PRIVATE.bits() | MsFlags::MS_REC.bits();
+        assert_eq!(without_magic(private), private);
     }
 
     #[test]

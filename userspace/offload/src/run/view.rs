@@ -220,18 +220,22 @@ impl View {
     }
 
     /// Finds a file as a thread would. Of the links to open files (`/proc/PID/fd/N`) those to the thread's own are followed, at the
-    /// end of a path; others are ELOOP.
+    /// end of a path; others are an error.
     pub(super) fn find(&self, tid: u32, path: &Path, flags: OFlag) -> nix::Result<Found> {
-        let root = self.root(tid)?;
-        let path = self.absolute(tid, path)?;
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-        let fd = match nix::fcntl::openat2(&root, &path, how) {
-            Err(Errno::ELOOP) if !flags.contains(OFlag::O_NOFOLLOW) => {
-                self.own_file(tid, &path)?.ok_or(Errno::ELOOP)?
+        let own = match flags.contains(OFlag::O_NOFOLLOW) {
+            true => None,
+            false => self.own_file(tid, path)?,
+        };
+        let fd = match own {
+            Some(fd) => fd,
+            None => {
+                let root = self.root(tid)?;
+                let path = self.absolute(tid, path)?;
+                let how = OpenHow::new()
+                    .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
+                    .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+                nix::fcntl::openat2(&root, &path, how)?
             }
-            found => found?,
         };
         let place = self.place(&fd)?;
         Ok(Found { fd, place })
