@@ -602,3 +602,13 @@ def xattr_while_listed(t):
     host.os.setxattr(t.there("f"), "user.new", b"value")
     eq((os.listxattr("f"), os.getxattr("f", "user.new")), (["user.new"], b"value"))
     os.close(listing)
+
+
+@case("access(2) of a name that the host has given to another file, whose own name was known too", needs=NEEDS, who=[ROOT])
+def replaced_by_known(t):
+    for name in ("a", "b"):
+        files.write(name, name.encode())
+        os.stat(name)
+    host.os.rename(t.there("b"), t.there("a"))
+    true(os.access("a", os.R_OK), "it can be read")
+    eq(files.read("a"), b"b")

@@ -100,12 +100,17 @@ impl Channel {
                 _ => return,
             };
             let mut early = self.early();
+            // As the sender counts.
+            let mut len = bytes.len();
             match Message::decode(&bytes) {
                 Ok(Message::Close(_)) if !early.data => return,
-                Ok(Message::Data { .. }) => early.data = true,
+                Ok(Message::Data { bytes, .. }) => {
+                    early.data = true;
+                    len = bytes.len();
+                }
                 _ => {}
             }
-            early.cost += cost(bytes.len());
+            early.cost += cost(len);
             early.messages.push_back(bytes);
         }
     }

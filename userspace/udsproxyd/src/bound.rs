@@ -158,7 +158,7 @@ impl Bound {
         let begun = Instant::now();
         let taken = {
             let _one = self.taken.acquire().await.map_err(io::Error::other)?;
-            passing::take(&self.device, &beside, token).await?
+            self.take(&beside, token).await?
         };
         // The listener goes when the program closes its socket, whatever connections there are.
         drop(beside);
@@ -179,6 +179,33 @@ impl Bound {
         let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
         relay(local, taken, passing).await;
         Ok(())
+    }
+
+    /// Goes on with a connection that engine keeps for this listener until it is taken.
+    async fn take(&self, beside: &Arc<Channel>, token: u64) -> io::Result<Channel> {
+        let mut told = false;
+        loop {
+            let error = match passing::take(&self.device, beside, token).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => error,
+            };
+            match error.raw_os_error().map(Errno::from_raw) {
+                // It waits meanwhile, as in the queue of a program that has no room.
+                Some(
+                    Errno::EMFILE
+                    | Errno::ENFILE
+                    | Errno::ENOMEM
+                    | Errno::EAGAIN
+                    | Errno::ETIMEDOUT,
+                ) => {}
+                _ => return Err(error),
+            }
+            if !told {
+                tracing::warn!("a connection of HOST's waits: {error}");
+                told = true;
+            }
+            tokio::time::sleep(MAX_RETRY / 10).await;
+        }
     }
 
     /// Connects to the program's socket. It may not listen yet, or not have taken others.
