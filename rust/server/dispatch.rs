@@ -213,6 +213,10 @@ impl Context<'_> {
     fn attributes(&self, node: &Arc<Node>, path: &Path) -> Result<Attr> {
         let moment = node.version.moment();
         let stat = Stat::of(path)?;
+        if !stat.has_type() {
+            // A pidfd that is mounted on a file is such an object.
+            return Err(EOPNOTSUPP.into());
+        }
         let class = op::class::of(path.magic());
         let mut flags = AttrFlags::NONE;
         if class != FsClass::Regular {

@@ -12,6 +12,7 @@ use kernel::{
 use qtfs_bindings as bindings;
 
 use super::Path;
+use crate::flags::kind;
 
 /// What is asked of the file system.
 const WANTED: u32 =
@@ -58,6 +59,11 @@ impl Stat {
         } else {
             self.0.change_cookie
         }
+    }
+
+    /// Whether it is one of the types that programs know.
+    pub fn has_type(&self) -> bool {
+        kind::ALL.contains(&(self.mode() & bindings::S_IFMT))
     }
 
     /// Inode number.
