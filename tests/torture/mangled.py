@@ -237,16 +237,11 @@ def worker(seed):
         quietly(lambda: what(TOP, choose))  # pylint: disable=cell-var-from-loop
 
 
-def is_mounted(target):
-    """As this machine's table of mounts says; a look at the directory might wait for ever."""
-    return f" {target} qtfs " in files.read("/proc/self/mounts").decode()
-
-
 def gone(target):
     """Unmounts, also when nobody answers."""
-    if is_mounted(target):
+    if filesystems.is_mounted(target):
         syscalls.umount(target, syscalls.MNT_FORCE | syscalls.MNT_DETACH)
-    eq(is_mounted(target), False, f"{target} is still mounted")
+    eq(filesystems.is_mounted(target), False, f"{target} is still mounted")
 
 
 def mounts(source, target, options):
@@ -254,7 +249,7 @@ def mounts(source, target, options):
     try:
         return filesystems.mount(source, target, *options, check=False, patience=30).status == 0
     except subprocess.TimeoutExpired:
-        return is_mounted(target)
+        return filesystems.is_mounted(target)
 
 
 # Frames that a round changes at least, if it comes to a mount.

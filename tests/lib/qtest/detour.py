@@ -37,7 +37,7 @@ class Detour:
         if self.asks:
             self.asks.kill()
             self.asks.finished(20)
-        if os.path.ismount(self.top):
+        if filesystems.is_mounted(self.top):
             filesystems.umount(self.top)
         os.rmdir(self.top)
         self.relay.kill()

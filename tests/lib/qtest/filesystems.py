@@ -127,6 +127,11 @@ def mount(source, target, *options, check=True, patience=60, who=None):
     return process.run([*command, source, target], check=check, patience=patience, who=who)
 
 
+def is_mounted(target):
+    """As this machine's table of mounts says; a look at the directory might fail, or wait for ever."""
+    return f" {target} qtfs " in files.read("/proc/self/mounts").decode()
+
+
 def umount(target, *options, check=True, patience=60):
     """umount [options] target."""
     return process.run(["umount", *options, target], check=check, patience=patience)
