@@ -142,7 +142,7 @@ def created(_):
 
 @case("a new file without a name is none that has one", who=[ROOT], needs=NEEDS)
 def named_tmpfile(_):
-    with liar("named-tmpfile"):
+    with liar("named-tmpfile"), open(f"{TOP}/file", "rb"):
         fails(EIO, opened, ".", os.O_TMPFILE | os.O_RDWR)
         eq(files.read(f"{TOP}/file"), b"contents")
         eq(os.stat(f"{TOP}/file").st_nlink, 1)
