@@ -213,7 +213,7 @@ def no_memory(_):
         os.close(fd)
 
 
-@case("data that is not written since each session is lost is given up as well", who=[ROOT], needs=NEEDS, limit=150, loses=True)
+@case("data that is not written since each session is lost is given up as well", who=[ROOT], needs=NEEDS, limit=150, loses=True, only_full=True)
 def lost_sessions(_):
     with liar():
         fd = os.open(f"{TOP}/file", os.O_RDWR)
