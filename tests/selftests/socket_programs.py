@@ -146,7 +146,6 @@ async def ask_many_async(path, count):
 
 @case("very many connections at once take no thread each", who=[ROOT], needs=NEEDS, limit=240, full=900)
 def many(t):
-    # All must be connected before what HOST offers first is given up, after two minutes.
     count = t.amount(int(150 / patience(1)), 1000)
     with Counted():
         for number, (listener, dialer) in enumerate(CROSS):
