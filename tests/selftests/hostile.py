@@ -9,7 +9,7 @@ import functools
 import os
 from errno import ENFILE
 
-from qtest import ROOT, case, eq, eventually, files, filesystems, host, run, spawn, true
+from qtest import ROOT, case, checks, eq, eventually, files, filesystems, host, run, spawn, true
 
 
 def probe(*words, check=True, patience=50, stdin=""):
@@ -163,14 +163,15 @@ def available():
 
 @case("a client that asks for much and reads no answer gets no further, and others are served meanwhile", who=[ROOT], needs="qtfs", limit=150)
 def unread(t):
-    lanes, slots, times = 16, 256, 5
+    lanes, slots, times = 16, 256, 4
     host.files.write(t.there("large"), b"x" * (1 << 20))
     script = [f"hello slots={slots}", f"attach path={t.host_dir} -> root=attr.node", "open target=$root/large flags=READ -> f=file"]
     script += [f"join {lane}" for lane in range(1, lanes)]
     # Slot 0 has been used. Each time answers of 255 MiB.
     for number in range(1, times + 1):
         script += [f"read file=$f offset=0 len=1048576 flags=DIRECT @nowait @lane={slot % lanes} @slot={slot} @seq={number}" for slot in range(1, slots)]
-        script.append("sleep 1500")
+        # A slot is not to be used again before HOST has read the file.
+        script.append(f"sleep {int(checks.patience(3000))}")
     before = available()
     child = spawn(functools.partial(probe, "run", patience=100, stdin="\n".join(script + ["sleep 3000"])))
     least, rounds = before, 0
