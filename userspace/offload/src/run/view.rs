@@ -222,15 +222,20 @@ impl View {
     /// Finds a file as a thread would. Of the links to open files (`/proc/PID/fd/N`) those to the thread's own are followed, at the
     /// end of a path; others are an error.
     pub(super) fn find(&self, tid: u32, path: &Path, flags: OFlag) -> nix::Result<Found> {
+        self.find_from(tid, "cwd", path, flags)
+    }
+
+    /// The same, with relative paths from what a link of the thread's procfs directory leads to.
+    fn find_from(&self, tid: u32, base: &str, path: &Path, flags: OFlag) -> nix::Result<Found> {
+        let path = self.absolute(tid, base, path)?;
         let own = match flags.contains(OFlag::O_NOFOLLOW) {
             true => None,
-            false => self.own_file(tid, path)?,
+            false => self.own_file(tid, &path)?,
         };
         let fd = match own {
             Some(fd) => fd,
             None => {
                 let root = self.root(tid)?;
-                let path = self.absolute(tid, path)?;
                 let how = OpenHow::new()
                     .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
                     .resolve(ResolveFlag::RESOLVE_IN_ROOT);
@@ -268,35 +273,28 @@ impl View {
             0 => OFlag::empty(),
             _ => OFlag::O_NOFOLLOW,
         };
-        if path.is_absolute() || directory == libc::AT_FDCWD && !path.as_os_str().is_empty() {
-            return Ok(self.find(tid, path, follow)?.place);
-        }
-        let name = match directory {
-            libc::AT_FDCWD => format!("{tid}/cwd"),
-            _ => format!("{tid}/fd/{directory}"),
+        let base = match directory {
+            libc::AT_FDCWD => "cwd".to_owned(),
+            number => format!("fd/{number}"),
         };
         if path.as_os_str().is_empty() {
-            return self.place(&open_path(&self.procfs, &name)?);
+            return self.place(&open_path(&self.procfs, &format!("{tid}/{base}"))?);
         }
-        let root = self.link(&format!("{tid}/root"))?;
-        let directory = self.link(&name)?;
-        let directory = directory.strip_prefix(&root).map_err(|_| Errno::ENOENT)?;
-        let path = Path::new("/").join(directory).join(path);
-        Ok(self.find(tid, &path, follow)?.place)
+        Ok(self.find_from(tid, &base, path, follow)?.place)
     }
 
     /// The absolute form of a path, for the thread's root.
-    fn absolute(&self, tid: u32, path: &Path) -> nix::Result<PathBuf> {
+    fn absolute(&self, tid: u32, base: &str, path: &Path) -> nix::Result<PathBuf> {
         if path.as_os_str().is_empty() {
             return Err(Errno::ENOENT);
         }
         if path.is_absolute() {
             return Ok(path.to_owned());
         }
-        let cwd = self.link(&format!("{tid}/cwd"))?;
+        let base = self.link(&format!("{tid}/{base}"))?;
         let root = self.link(&format!("{tid}/root"))?;
-        let cwd = cwd.strip_prefix(&root).map_err(|_| Errno::ENOENT)?;
-        Ok(Path::new("/").join(cwd).join(path))
+        let base = base.strip_prefix(&root).map_err(|_| Errno::ENOENT)?;
+        Ok(Path::new("/").join(base).join(path))
     }
 
     fn place(&self, fd: &OwnedFd) -> nix::Result<Place> {
