@@ -66,6 +66,9 @@ use crate::{
 
 /// How long a program that binds a socket waits at most until HOST's programs can connect to it.
 const BIND_MS: u32 = 5_000;
+/// How long the next daemon is waited for by who connects, from when the last one ended. systemd, or
+/// qtfs-offload, starts it again after a second.
+const RESTART_MS: u64 = 10_000;
 /// How often is said that the daemon is not running, in microseconds.
 const COMPLAINT_US: i64 = 60_000_000;
 
@@ -88,6 +91,13 @@ struct Waiter {
     done: Completion,
 }
 
+/// Whoever waits for a daemon.
+#[pin_data]
+struct Arrival {
+    #[pin]
+    done: Completion,
+}
+
 /// A connection to a socket of HOST for the daemon.
 struct Connected {
     waiter: Arc<Waiter>,
@@ -105,6 +115,9 @@ struct Connected {
 struct Inner {
     /// Process of the daemon.
     daemon: Option<i32>,
+    /// When the last one ended, in microseconds, and who waits for the next.
+    ended: Option<u64>,
+    arrival: Option<Arc<Arrival>>,
     aliases: Option<Aliases>,
     connected: KVVec<Connected>,
     waiters: KVVec<Arc<Waiter>>,
@@ -144,6 +157,8 @@ impl Sockets {
             pin_init!(Self {
                 inner <- new_mutex!(Inner {
                     daemon: None,
+                    ended: None,
+                    arrival: None,
                     aliases: None,
                     connected: KVVec::new(),
                     waiters: KVVec::new(),
@@ -159,6 +174,43 @@ impl Sockets {
 
     fn daemon(&self) -> Option<i32> {
         self.inner.lock().daemon
+    }
+
+    /// Milliseconds in which the next daemon is to be expected still; 0 when there is one, or was none.
+    fn due(inner: &Inner) -> u64 {
+        match (inner.daemon, inner.ended) {
+            (None, Some(ended)) => RESTART_MS.saturating_sub(now_us().saturating_sub(ended) / 1000),
+            _ => 0,
+        }
+    }
+
+    /// The daemon. When one has just ended, the next is waited for.
+    fn daemon_or_next(&self) -> Result<Option<i32>> {
+        let (arrival, ms) = {
+            let mut inner = self.inner.lock();
+            let ms = Self::due(&inner);
+            if ms == 0 {
+                return Ok(inner.daemon);
+            }
+            let arrival = match &inner.arrival {
+                Some(arrival) => arrival.clone(),
+                None => {
+                    let arrival = Arc::pin_init(
+                        pin_init!(Arrival {
+                            done <- Completion::new(),
+                        }),
+                        GFP_KERNEL,
+                    )?;
+                    inner.arrival.insert(arrival).clone()
+                }
+            };
+            (arrival, ms)
+        };
+        // CAST: Not more than `RESTART_MS`.
+        match arrival.done.wait_killable_timeout(ms as u32) {
+            Err(e) if e != ETIMEDOUT => Err(e),
+            _ => Ok(self.daemon()),
+        }
     }
 
     /// Says, not too often, that something does not work without the daemon.
@@ -233,7 +285,7 @@ impl Sockets {
         let Some(kind) = binding.kind() else {
             return Ok(());
         };
-        let waiter = {
+        let (waiter, due) = {
             let mut inner = self.inner.lock();
             let without = inner.daemon.is_none();
             // Nobody will be told of them.
@@ -245,19 +297,23 @@ impl Sockets {
             let bound = Bound::new(id, inode, binding, kind, &self.events)?;
             inner.bound.push(bound.clone(), GFP_KERNEL)?;
             inode.node().set_bound(bound.clone());
+            let due = Self::due(&inner) > 0;
             if without {
-                None
+                (None, due)
             } else {
                 let waiter = Self::waiter(&mut inner)?;
                 bound.set_waiter(waiter.id);
-                Some(waiter)
+                (Some(waiter), due)
             }
         };
         let Some(waiter) = waiter else {
-            self.complain(
-                inode,
-                "HOST's programs cannot connect to a socket that was bound here",
-            );
+            // The next daemon is told.
+            if !due {
+                self.complain(
+                    inode,
+                    "HOST's programs cannot connect to a socket that was bound here",
+                );
+            }
             return Ok(());
         };
         self.events.queue.wake(PollEvents::NONE);
@@ -280,14 +336,25 @@ impl Sockets {
             // It is this machine's.
             return Ok(self.daemon() == Some(current_process()));
         }
-        match self.daemon() {
-            None => {
-                self.complain(inode, "a program cannot connect to a socket of HOST");
-                return Ok(false);
+        // A daemon may end meanwhile, or engine; the caller has not been told of a connection then.
+        for _ in 0..2 {
+            match self.daemon_or_next()? {
+                None => {
+                    self.complain(inode, "a program cannot connect to a socket of HOST");
+                    return Ok(false);
+                }
+                Some(daemon) if daemon == current_process() => return Ok(true),
+                Some(_) => {}
             }
-            Some(daemon) if daemon == current_process() => return Ok(true),
-            Some(_) => {}
+            if self.connect_once(inode)? {
+                return Ok(true);
+            }
         }
+        Err(ECONNREFUSED)
+    }
+
+    /// As [`Sockets::connect`], with the daemon and the engine that there are. `false`: one of them has ended.
+    fn connect_once(&self, inode: &Inode<Qtfs>) -> Result<bool> {
         let mount = inode.mount();
         let place = inode
             .with_alias(|dentry| Place::of(dentry, true))
@@ -307,19 +374,18 @@ impl Sockets {
             })
         })?;
         let result = self.connected(inode, &channel);
-        if result.is_err() {
+        if !matches!(result, Ok(true)) {
             channel.end();
         }
-        result.map(|()| true)
+        result
     }
 
-    /// Engine connects; then the daemon is told.
-    fn connected(&self, inode: &Inode<Qtfs>, channel: &Arc<Channel>) -> Result {
+    /// Engine connects; then the daemon is told. `false`: one of them has ended.
+    fn connected(&self, inode: &Inode<Qtfs>, channel: &Arc<Channel>) -> Result<bool> {
         // Who left at once would connect twice. Who waits for room in the listener's queue may.
         let first = channel.wait()?;
         let Ok(Message::Opened { errno, kind }) = Message::decode(&first) else {
-            // Engine has ended.
-            return Err(ECONNREFUSED);
+            return Ok(false);
         };
         if let Some(error) = errno_of(errno) {
             return Err(error);
@@ -333,7 +399,7 @@ impl Sockets {
         let waiter = {
             let mut inner = self.inner.lock();
             if inner.daemon.is_none() {
-                return Err(ECONNREFUSED);
+                return Ok(false);
             }
             let waiter = Self::waiter(&mut inner)?;
             let event = Connected {
@@ -351,10 +417,7 @@ impl Sockets {
         };
         self.events.queue.wake(PollEvents::NONE);
         self.answer(&waiter, None)?;
-        match waiter.gone.load(Ordering::Acquire) {
-            true => Err(ECONNREFUSED),
-            false => Ok(()),
-        }
+        Ok(!waiter.gone.load(Ordering::Acquire))
     }
 }
 

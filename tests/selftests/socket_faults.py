@@ -477,6 +477,29 @@ def no_daemon(t):
     lives.kill()
 
 
+@case("who connects while a daemon is started again waits for it: also one that is stopped while it connects", who=[ROOT], needs=NEEDS, limit=120)
+def started_again(t):
+    begin()
+    serves = Place(t).start(There, echo_until_killed)
+    place = Place(t)
+    place.start(Here, ask_again).result()
+    proxy.stop(signal.SIGKILL)
+    asks = place.start(Here, refused)
+    true(eventually(lambda: asks.sleeps(), 10), "it waits")
+    begin()
+    eq(asks.result(), 0, "it is connected")
+    # A daemon that does not answer is killed with a connection in its hands.
+    (daemon,) = proxy.daemons()
+    os.kill(daemon, signal.SIGSTOP)
+    asks = place.start(Here, refused)
+    true(eventually(lambda: asks.sleeps(), 10), "it waits")
+    proxy.stop(signal.SIGKILL)
+    true(asks.alive(), "it waits on")
+    begin()
+    eq(asks.result(), 0, "it is connected")
+    serves.kill()
+
+
 @case("when a daemon ends its connections end; the next one goes on", who=[ROOT], needs=NEEDS, limit=200)
 def restarts(t):
     begin()

@@ -20,6 +20,7 @@ use kernel::{
         UserSlice, //
     },
 };
+use qtfs_net::time::now_us;
 use qtfs_proto::{
     message::Channel as OpenChannel,
     relay::{
@@ -261,7 +262,14 @@ impl Service for Sockets {
         drop(inner);
         let aliases =
             Aliases::start().inspect_err(|_| self.end_all(|inner| inner.daemon = None))?;
-        self.inner.lock().aliases = Some(aliases);
+        let arrival = {
+            let mut inner = self.inner.lock();
+            inner.aliases = Some(aliases);
+            inner.arrival.take()
+        };
+        if let Some(arrival) = arrival {
+            arrival.done.complete();
+        }
         Ok(())
     }
 
@@ -269,7 +277,10 @@ impl Service for Sockets {
         let aliases = self.end_all(|inner| inner.aliases.take());
         // The next daemon makes a directory of its own, and there is one at a time.
         drop(aliases);
-        self.end_all(|inner| inner.daemon = None);
+        self.end_all(|inner| {
+            inner.daemon = None;
+            inner.ended = Some(now_us());
+        });
     }
 
     fn command(&self, command: u32, argument: usize) -> Result<isize> {
