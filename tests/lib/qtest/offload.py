@@ -190,7 +190,7 @@ def nothing_left():
 PASSING = ("python3", "agent", "sh", "sleep", "pgrep")
 # Directories of the daemons, and how deep they are looked at: what is below belongs to images.
 LOOKED_AT = {"/run/containerd": 4, "/run/docker": 4, "/run/qtfs": 3, "/var/lib/docker/containers": 2, "/var/lib/docker/volumes": 2,
-             "/var/lib/docker/overlay2": 1, "/var/lib/containerd/io.containerd.runtime.v2.task": 3,
+             "/var/lib/docker/overlay2": 1, "/var/lib/docker/image/overlay2/layerdb/mounts": 1, "/var/lib/containerd/io.containerd.runtime.v2.task": 3,
              "/var/lib/containerd/io.containerd.grpc.v1.cri": 3, "/var/lib/containerd/tmpmounts": 1, "/var/lib/kubelet/pods": 1}
 # What the first container, of a namespace of containerd or of all, makes for those that follow.
 FIRST = re.compile(r".*/(moby|default|docker|k8s\.io|kubepods(/besteffort|/burstable)?)|/run/docker/(netns|runtime-runc)|/run/containerd/(s|runc|fifo)"
@@ -219,8 +219,8 @@ def listening_sockets():
 
 
 def without_numbers(path):
-    """Guards of supervisors, and sockets of dockerd and rexec_server, have other names when the program is started again."""
-    return re.sub("(/run/qtfs/guards/|/run/docker/libnetwork/|/run/qtfs/rexec-status.new-)[0-9a-f]+", r"\1N", path)
+    """Guards of supervisors, and sockets of dockerd, kubelet and rexec_server, have other names when the program is started again."""
+    return re.sub("(/run/qtfs/guards/|/run/docker/libnetwork/|/var/lib/kubelet/pod-resources/|/run/qtfs/rexec-status.new-)[0-9a-f]+", r"\1N", path)
 
 
 def state_here():

@@ -119,10 +119,12 @@ const CONTAINERD: [&str; 4] = [
     "/var/lib/containerd/io.containerd.grpc.v1.cri",
 ];
 /// Directories that dockerd shares with shims, runc and its hooks.
-const DOCKER: [&str; 5] = [
+const DOCKER: [&str; 6] = [
     "/var/lib/docker/overlay2",
     "/var/lib/docker/containers",
     "/var/lib/docker/volumes",
+    // Which layers containers have. dockerd does not sync it, and containers outlive a power cut of the DPU.
+    "/var/lib/docker/image/overlay2/layerdb/mounts",
     "/run/docker/containerd",
     "/run/docker/libnetwork",
 ];
@@ -203,7 +205,7 @@ mod tests {
         assert_eq!(config.below_root(Path::new("/run/x")), Path::new("/run/x"));
         let shared = config.shared();
         assert_eq!(shared[0], Path::new("/run/qtfs/offload"));
-        assert_eq!(shared.len(), 10);
+        assert_eq!(shared.len(), 11);
     }
 
     #[test]
@@ -223,7 +225,7 @@ mod tests {
         assert_eq!(kubelet.program, Path::new("/opt/kubelet"));
         let config = Config::parse("host = '::1'\n[kubelet]").unwrap();
         assert!(config.kubelet.start);
-        assert_eq!(config.shared().len(), 12);
+        assert_eq!(config.shared().len(), 13);
         assert!(!Config::parse("host = '::1'").unwrap().kubelet.start);
     }
 
