@@ -271,7 +271,7 @@ pub fn oversized(server: Server) -> Result<()> {
     tally.finish(server, "oversized")
 }
 
-/// Good requests with a few bytes changed. They may do anything below `export`.
+/// Good requests with a few bits changed, each message in turn. They may do anything below `export`.
 pub fn mutated(server: Server, export: &str, seed: u64, count: usize) -> Result<()> {
     let mut random = Random(seed);
     let mut tally = Tally::default();
@@ -283,7 +283,7 @@ pub fn mutated(server: Server, export: &str, seed: u64, count: usize) -> Result<
             .call(At::default(), Op::Attach, &args, &[])?
             .number("attr.node")?;
         let args = sample(export, root);
-        let op = Op::ALL[random.below(Op::ALL.len())];
+        let op = Op::ALL[number % Op::ALL.len()];
         let header = Header {
             seq: 2,
             ..Header::new(Kind::Request, op as u8)

@@ -119,7 +119,7 @@ enum Command {
     },
     /// Headers whose lengths are wrong
     Oversized,
-    /// Good requests with a few bits changed; may do anything below EXPORT
+    /// Good requests with a few bits changed, each message in turn; may do anything below EXPORT
     Mutated {
         /// A directory with nothing worth keeping
         export: String,

@@ -35,14 +35,14 @@ def work(times):
         os.unlink(f"w{number}")
 
 
-@case("random bytes before, after and behind good messages", who=[ROOT], needs="qtfs")
+@case("random bytes before, after and behind good messages", who=[ROOT], needs="qtfs", full=1200)
 def garbage(t):
-    survives(t, "garbage", "--count", "20")
+    survives(t, "garbage", "--seed", str(t.seed()), "--count", str(t.amount(20, 600)), patience=t.amount(50, 1000))
 
 
-@case("messages that are cut short", who=[ROOT], needs="qtfs", limit=90)
+@case("messages that are cut short", who=[ROOT], needs="qtfs", limit=90, full=1800)
 def truncated(t):
-    survives(t, "truncated", "--step", "23", patience=80)
+    survives(t, "truncated", "--step", str(t.amount(23, 1)), patience=t.amount(80, 1700))
 
 
 @case("headers whose lengths are wrong", who=[ROOT], needs="qtfs")
@@ -50,10 +50,10 @@ def oversized(t):
     survives(t, "oversized")
 
 
-@case("good messages with bits changed", who=[ROOT], needs="qtfs")
+@case("good messages with bits changed, every message in turn", who=[ROOT], needs="qtfs", full=3600)
 def mutated(t):
     os.mkdir("victim")
-    survives(t, "mutated", "--count", "60", t.there("victim"))
+    survives(t, "mutated", "--seed", str(t.seed()), "--count", str(t.amount(60, 3000)), t.there("victim"), patience=t.amount(50, 3500))
 
 
 @case("numbers of the past, of the future, and requests that come again after a reconnect", who=[ROOT], needs="qtfs")
