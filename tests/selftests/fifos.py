@@ -35,7 +35,7 @@ class Fifo:
 
 
 # Who reads, and who writes.
-SIDES = ((Here, Here), (Here, There), (There, Here))
+SIDES = ((Here, Here), (Here, There), (There, Here), (There, There))
 
 
 def read_all(path):
@@ -548,6 +548,43 @@ def epolled(t):
                 host.os.write(there, b"x")
                 eq(epoll.poll(10), [(fd, select.EPOLLIN)])
                 eq(epoll.poll(0), [])
+        epoll.close()
+    os.close(fd)
+    host.background.close_file(there)
+
+
+@case("a full FIFO wakes its writer when the host has read: poll, select, and both kinds of epoll", who=[ROOT], needs=NEEDS, limit=120)
+def room(t):
+    fifo = Fifo(t)
+    there = holds(fifo.there, os.O_RDWR)
+    fd = os.open("p", os.O_WRONLY | os.O_NONBLOCK)
+
+    def fill():
+        while True:
+            try:
+                os.write(fd, bytes(65536))
+            except BlockingIOError:
+                return
+
+    def polls():
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        return poll.poll(30000)
+    for edge in (0, select.EPOLLET):
+        epoll = select.epoll()
+        epoll.register(fd, select.EPOLLOUT | edge)
+        eq(epoll.poll(10), [(fd, select.EPOLLOUT)])
+        for waits, wanted in ((lambda: epoll.poll(30), [(fd, select.EPOLLOUT)]), (polls, [(fd, select.POLLOUT)]),  # pylint: disable=cell-var-from-loop
+                              (lambda: [list(found) for found in select.select([], [fd], [], 30)], [[], [fd], []])):
+            fill()
+            eq((epoll.poll(0), ready(fd)), ([], 0))
+            child = spawn(waits)
+            true(child.sleeps(10), "it waits")
+            before = counters.read(t.fs.mnt)
+            eq(child.finished(0.5), False)
+            eq((counters.read(t.fs.mnt) - before).total("requests"), 0)
+            host.os.read(there, 65536)
+            eq(child.result(20), wanted)
         epoll.close()
     os.close(fd)
     host.background.close_file(there)

@@ -10,7 +10,7 @@ import urllib.request
 
 from qtest import ROOT, case, eq, eventually, files, host, offload, on_host, process, true
 from qtest.filesystems import build_directory
-from qtest.offload import IMAGE, as_before, nothing_left, state
+from qtest.offload import IMAGE, as_before, listening_sockets, nothing_left, state
 
 MANUAL = True
 KEEPS_MOUNTS = True
@@ -81,6 +81,8 @@ def set_up(_):
     files.write(f"{DIRECTORY}/kubelet.json", json.dumps(SETTINGS).encode())
     offload.set_up(CONFIG)
     process.run(["ctr", "-n", "k8s.io", "images", "import", offload.ARCHIVE], patience=PATIENT)
+    # The last socket that it makes, after it is ready.
+    eventually(lambda: "/var/lib/kubelet/device-plugins/kubelet.sock" in listening_sockets(), PATIENT)
     BEFORE.update(state())
 
 

@@ -11,6 +11,7 @@ from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINTR, EINVAL
 from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 
 from qtest import ROOT, case, counters, eq, eventually, fails, files, filesystems, host, on_host, run, spawn, syscalls, true
+from qtest.sides import Here, There
 from qtest.syscalls import lock, test_lock
 
 BUSY = (EAGAIN, EACCES)
@@ -368,6 +369,38 @@ def deadlock(t):
         fails(EDEADLK, lock, fd, F_WRLCK, 0, 1, True)
     finally:
         child.kill()
+
+
+def crosses(path, own, other, ready, go):
+    """Locks a byte, says so, and asks for another one when it may. The errno."""
+    with open(path, "r+b") as file:
+        lock(file.fileno(), F_WRLCK, own, 1)
+        files.write(ready, b"")
+        eventually(lambda: os.path.exists(go), 60, go)
+        try:
+            lock(file.fileno(), F_WRLCK, other, 1, wait=True)
+        except OSError as error:
+            return error.errno
+        return 0
+
+
+@case("ranges: a process here and one of the host that wait for each other: EDEADLK for who comes last", needs="qtfs", limit=120)
+def crossed(t):
+    for sides in ((Here, There), (There, Here)):
+        name = f"f{sides[0].__name__}"
+        files.write(name, b"data")
+        os.chmod(name, 0o666)
+        runs = []
+        for number, side in enumerate(sides):
+            path = t.path if side is Here else t.there
+            runs.append(side(crosses, path(name), number, 1 - number, *[path(f"{name}.{what}{number}") for what in ("ready", "go")]))
+        for number in range(2):
+            eventually(lambda number=number: os.path.exists(f"{name}.ready{number}"), 30, "it has its lock")
+        files.write(f"{name}.go0", b"")
+        inode = os.stat(name).st_ino
+        eventually(lambda: any("->" in line and f":{inode} " in line for line in host.files.read("/proc/locks").decode().splitlines()), 30, "it waits on the host")
+        files.write(f"{name}.go1", b"")
+        eq([run.result(30) for run in reversed(runs)], [EDEADLK, 0], sides)
 
 
 @case("ranges: need the file open for that direction: EBADF; nonsense is EINVAL")
