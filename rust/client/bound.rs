@@ -34,7 +34,10 @@ use qtfs_vfs::{
         Inode,
         WeakInode, //
     },
-    local::File,
+    local::{
+        cred::Cred,
+        File, //
+    },
     unix::{
         self,
         Binding,
@@ -70,6 +73,8 @@ pub(crate) struct Bound {
     /// The inode, until it leaves memory.
     #[pin]
     inode: Mutex<Option<WeakInode<Qtfs>>>,
+    /// The program that has bound it, whom HOST's programs are to see.
+    owner: Cred,
     socket: Pin<KBox<BoundSocket<Bell>>>,
 }
 
@@ -83,6 +88,7 @@ impl Bound {
         events: &Arc<Events>,
     ) -> Result<Arc<Self>> {
         let socket = BoundSocket::new(binding, Bell(events.clone()))?;
+        let owner = Cred::current()?;
         Arc::pin_init(
             pin_init!(Self {
                 id,
@@ -90,6 +96,7 @@ impl Bound {
                 told: AtomicBool::new(false),
                 waiter: AtomicU64::new(0),
                 inode <- new_mutex!(Some(inode.weak())),
+                owner,
                 socket,
             }),
             GFP_KERNEL,
@@ -144,7 +151,7 @@ impl Bound {
         Some(unix::open_inode(&held))
     }
 
-    /// Opens a channel by which HOST's programs connect to the socket.
+    /// Opens a channel by which HOST's programs connect to the socket, as its owner.
     pub(crate) fn listen(&self, kind: SocketType) -> Result<Arc<Channel>> {
         // Holds inode and super block until the channel is open.
         let _held = self.open().ok_or(ENOENT)??;
@@ -154,6 +161,7 @@ impl Bound {
         };
         let mount = inode.mount();
         let node = mount.id(&inode)?;
+        let _owner = self.owner.enter();
         Channel::open(mount, node, || {
             Ok(OpenChannel {
                 target: Target::node(mount.id(&inode)?),

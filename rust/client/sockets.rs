@@ -34,7 +34,8 @@ use qtfs_proto::{
     relay::{
         Message,
         Purpose,
-        SocketType, //
+        SocketType,
+        User, //
     },
     FileId,
     PollEvents, //
@@ -109,6 +110,8 @@ struct Connected {
     process: i32,
     uid: u32,
     gid: u32,
+    /// Who listens on HOST.
+    listener: User,
 }
 
 /// The fields of [`Sockets`] protected by the lock.
@@ -178,7 +181,7 @@ impl Sockets {
 
     /// Milliseconds in which the next daemon is to be expected still; 0 when there is one, or was none.
     fn due(inner: &Inner) -> u64 {
-        match (inner.daemon, inner.ended) {
+        match (&inner.aliases, inner.ended) {
             (None, Some(ended)) => RESTART_MS.saturating_sub(now_us().saturating_sub(ended) / 1000),
             _ => 0,
         }
@@ -384,17 +387,22 @@ impl Sockets {
     fn connected(&self, inode: &Inode<Qtfs>, channel: &Arc<Channel>) -> Result<bool> {
         // Who left at once would connect twice. Who waits for room in the listener's queue may.
         let first = channel.wait()?;
-        let Ok(Message::Opened { errno, kind }) = Message::decode(&first) else {
+        let Ok(Message::Opened {
+            errno,
+            kind,
+            listener,
+        }) = Message::decode(&first)
+        else {
             return Ok(false);
         };
         if let Some(error) = errno_of(errno) {
             return Err(error);
         }
         // The daemon begins, or ends.
-        let object = unix::open_inode(inode).map_err(|e| match e {
-            ENXIO => ECONNREFUSED,
-            e => e,
-        })?;
+        let object = match unix::open_inode(inode) {
+            Err(ENXIO) => return Ok(false),
+            object => object?,
+        };
         let caller = Caller::current();
         let waiter = {
             let mut inner = self.inner.lock();
@@ -411,6 +419,7 @@ impl Sockets {
                 process: current_process(),
                 uid: caller.uid,
                 gid: caller.gid,
+                listener,
             };
             inner.connected.push(event, GFP_KERNEL)?;
             waiter

@@ -134,6 +134,17 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// User and group of a program.
+    #[derive(Default)]
+    User {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    }
+}
+
+wire_struct! {
     /// Who has sent a datagram.
     Sender<'a> {
         /// User.
@@ -232,6 +243,8 @@ pub enum Message<'a> {
         errno: u32,
         /// Type of the socket that there is.
         kind: SocketType,
+        /// User and group of the program that listens, for one that was connected.
+        listener: User,
     },
     /// Data, in the order in which it was written.
     Data {
@@ -282,6 +295,7 @@ impl<'a> Message<'a> {
             Self::OPENED => Self::Opened {
                 errno: errno(&mut r)?,
                 kind: r.get()?,
+                listener: r.get()?,
             },
             Self::DATA => {
                 let more = match r.get::<u8>()? {
@@ -335,10 +349,15 @@ fn errno(r: &mut Reader<'_>) -> Result<u32> {
 impl Encode for Message<'_> {
     fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
         match self {
-            Self::Opened { errno, kind } => {
+            Self::Opened {
+                errno,
+                kind,
+                listener,
+            } => {
                 w.put(&Self::OPENED)?;
                 w.put(errno)?;
-                w.put(kind)
+                w.put(kind)?;
+                w.put(listener)
             }
             Self::Data {
                 more,

@@ -179,9 +179,9 @@ def back_pressure(t):
 
 # --- Who ---
 
-def peers(path, count):
+def peers(path, count, kind=STREAM):
     """Who connects."""
-    with listening(path) as listener:
+    with listening(path, kind) as listener:
         found = []
         for _ in range(count):
             with listener.accept()[0] as sock:
@@ -190,9 +190,9 @@ def peers(path, count):
         return found
 
 
-def knock(path):
+def knock(path, kind=STREAM):
     """Connects; who answers."""
-    with dial(path) as sock:
+    with dial(path, kind) as sock:
         eq(sock.recv(1), b"x")
         return peer_of(sock)
 
@@ -209,15 +209,43 @@ def credentials(t):
         eq(serves.result(), [(ROOT.uid, ROOT.gid), (USER.uid, USER.gid)])
 
 
-@case("who has connected to the other machine finds its daemon, which is root's", who=[ROOT], needs=NEEDS)
+@case("SO_PEERCRED tells who has connected whose the listener on the other machine is, also when another's comes after it", who=[ROOT], needs=NEEDS, limit=120)
 def credentials_of_listeners(t):
     begin()
     os.chmod(".", 0o777)
     for number, (listener, dialer) in enumerate(SIDES):
+        for kind in (STREAM, RECORDS):
+            place = Place(t, f"s{number}{kind}")
+            for who in (USER, ROOT, USER):
+                serves = place.start(listener, peers, 1, kind, who=who)
+                eq(place.start(dialer, knock, kind).result(), (who.uid, who.gid), f"{listener} {dialer} {kind}")
+                serves.result()
+                os.unlink(place.paths[Here])
+
+
+def becomes_another(path):
+    """Listens as root, serves one, and listens as an ordinary user from then on."""
+    with listening(path) as listener:
+        with listener.accept()[0] as sock:
+            os.setegid(USER.gid)
+            os.seteuid(USER.uid)
+            listener.listen()
+            sock.sendall(b"x")
+        with listener.accept()[0] as sock:
+            sock.sendall(b"x")
+
+
+@case("who connects to a program of HOST sees who it was when it began to listen, the last time that it did", who=[ROOT], needs=NEEDS)
+def credentials_change(t):
+    begin()
+    os.chmod(".", 0o777)
+    for number, (listener, dialer) in enumerate(SIDES):
         place = Place(t, f"s{number}")
-        serves = place.start(listener, peers, 1, who=USER)
-        seen = USER if listener == dialer else ROOT
-        eq(place.start(dialer, knock).result(), (seen.uid, seen.gid), f"{listener} {dialer}")
+        serves = place.start(listener, becomes_another)
+        seen = [place.start(dialer, knock).result() for _ in range(2)]
+        # A program of the DPU that HOST's connect to is who has bound the socket.
+        last = ROOT if (listener, dialer) == (Here, There) else USER
+        eq(seen, [(ROOT.uid, ROOT.gid), (last.uid, last.gid)], f"{listener} {dialer}")
         serves.result()
 
 
@@ -260,7 +288,7 @@ def tells_who(path, kind):
         return sorted(set(senders(sock, b"answer")))
 
 
-@case("messages tell who has connected (SO_PASSCRED), and of the other machine's listener that it is root", who=[ROOT], needs=NEEDS, limit=120)
+@case("messages tell who has connected, and who listens (SO_PASSCRED)", who=[ROOT], needs=NEEDS, limit=120)
 def credentials_of_messages(t):
     begin()
     os.chmod(".", 0o777)
@@ -269,8 +297,7 @@ def credentials_of_messages(t):
             for serving, asking in ((USER, ROOT), (ROOT, USER)):
                 place = Place(t, f"s{kind}{number}{serving.name}")
                 serves = place.start(listener, asks_who, kind, who=serving)
-                seen = serving if listener == dialer else ROOT
-                eq(place.start(dialer, tells_who, kind, who=asking).result(), [(seen.uid, seen.gid)], f"{listener} {dialer}")
+                eq(place.start(dialer, tells_who, kind, who=asking).result(), [(serving.uid, serving.gid)], f"{listener} {dialer}")
                 eq(serves.result(), [(asking.uid, asking.gid)], f"{listener} {dialer}")
 
 

@@ -25,7 +25,8 @@ use qtfs_proto::{
     message::Channel as OpenChannel,
     relay::{
         Purpose,
-        SocketType, //
+        SocketType,
+        User, //
     },
     FileId,
     Target, //
@@ -52,7 +53,7 @@ use crate::{
 
 const MAGIC: u32 = 0x71;
 /// The next event.
-const NEXT: u32 = _IOR::<[u8; 48]>(MAGIC, 1);
+const NEXT: u32 = _IOR::<[u8; 56]>(MAGIC, 1);
 /// The answer to an event.
 const ANSWER: u32 = _IOW::<[u8; 16]>(MAGIC, 2);
 /// Opens a channel.
@@ -74,6 +75,7 @@ struct Event {
     process: i32,
     uid: u32,
     gid: u32,
+    listener: User,
 }
 
 impl Event {
@@ -219,6 +221,7 @@ impl Connected {
             process: self.process,
             uid: self.uid,
             gid: self.gid,
+            listener: self.listener,
         })
     }
 }
@@ -274,13 +277,13 @@ impl Service for Sockets {
     }
 
     fn close(&self) {
-        let aliases = self.end_all(|inner| inner.aliases.take());
+        let aliases = self.end_all(|inner| {
+            inner.ended = Some(now_us());
+            inner.aliases.take()
+        });
         // The next daemon makes a directory of its own, and there is one at a time.
         drop(aliases);
-        self.end_all(|inner| {
-            inner.daemon = None;
-            inner.ended = Some(now_us());
-        });
+        self.end_all(|inner| inner.daemon = None);
     }
 
     fn command(&self, command: u32, argument: usize) -> Result<isize> {
@@ -293,7 +296,8 @@ impl Service for Sockets {
                     pair(e.what, e.kind),
                     pair(e.channel as u32, e.object as u32),
                     pair(e.process as u32, e.uid),
-                    pair(e.gid, 0),
+                    pair(e.gid, e.listener.uid),
+                    pair(e.listener.gid, 0),
                 ];
                 write(argument, bytes.as_flattened())?;
             }
@@ -315,7 +319,7 @@ impl Service for Sockets {
                 return Ok(self.open_channel(&request)? as isize);
             }
             DIRECTORY => write(argument, &unix::directory()?.to_ne_bytes())?,
-            VERSION => return Ok(1),
+            VERSION => return Ok(2),
             _ => return Err(ENOTTY),
         }
         Ok(0)

@@ -49,6 +49,7 @@ fn messages_come_back_as_they_were_sent() {
         Message::Opened {
             errno: 111,
             kind: SocketType::Seqpacket,
+            listener: User { uid: 6, gid: 7 },
         },
         Message::Data {
             more: true,

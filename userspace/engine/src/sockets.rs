@@ -13,6 +13,7 @@ use qtfs_proto::relay::Message;
 use qtfs_proto::relay::Passed;
 use qtfs_proto::relay::Purpose;
 use qtfs_proto::relay::SocketType;
+use qtfs_proto::relay::User;
 use qtfs_proto::OpenFlags;
 use qtfs_relay::channel::Channel;
 use qtfs_relay::connection::relay;
@@ -210,7 +211,7 @@ impl Host {
                     .await
             }
             Purpose::Listen => {
-                self.listen(channel, new.object, new.kind, new.session)
+                self.listen(channel, new.object, new.kind, new.who, new.session)
                     .await
             }
             Purpose::Take => {
@@ -271,19 +272,23 @@ impl Host {
             Ok(connected) => connected,
             Err(error) => return opened(&channel, Err(error), SocketType::Stream).await,
         };
-        opened(&channel, Ok(()), kind).await?;
+        let listener = Identity::of_peer(&socket).unwrap_or_default();
+        let (uid, gid) = (listener.uid, listener.gid);
+        opened_by(&channel, Ok(()), kind, User { uid, gid }).await?;
         // HOST's program sees who connected; data does not say it once more.
         let local = Local::connected(socket, kind, object, &who)?;
         self.relay(local, channel, session).await;
         Ok(())
     }
 
-    /// Lets HOST's programs connect to a socket of the DPU, until the channel is closed.
+    /// Lets HOST's programs connect to a socket that `who` has bound on the DPU, until the channel is
+    /// closed.
     async fn listen(
         self: &Arc<Self>,
         channel: Channel,
         object: OwnedFd,
         kind: SocketType,
+        who: Identity,
         session: u32,
     ) -> io::Result<()> {
         let bound = self.bind(object, kind);
@@ -297,7 +302,7 @@ impl Host {
             self.relay(local, channel, session).await;
             return Ok(());
         }
-        let listener = Listener::new(bound)?;
+        let listener = Listener::new(bound, &who)?;
         opened(&channel, Ok(()), kind).await?;
         let mut offered = Offers {
             host: self,
@@ -321,13 +326,13 @@ impl Host {
                     continue;
                 }
             };
-            let who = Identity::of_peer(&socket)?;
+            let dialer = Identity::of_peer(&socket)?;
             let token = qtfs_relay::token()?;
-            let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
+            let local = Local::new(socket, Kind::from(kind), &who)?;
             offered.add((session, token));
             self.keep((session, token), Offered::Local(local, place));
             let mut groups = Vec::new();
-            let peer = who.message(&mut groups);
+            let peer = dialer.message(&mut groups);
             channel.send(&Message::Incoming { token, peer }).await?;
         }
     }
@@ -378,8 +383,23 @@ impl Drop for Offers<'_> {
 
 /// Tells the client what came of a channel.
 async fn opened(channel: &Channel, result: io::Result<()>, kind: SocketType) -> io::Result<()> {
+    opened_by(channel, result, kind, User::default()).await
+}
+
+/// The same, with who listens at a socket that was connected to.
+async fn opened_by(
+    channel: &Channel,
+    result: io::Result<()>,
+    kind: SocketType,
+    listener: User,
+) -> io::Result<()> {
     let errno = result.as_ref().map_or_else(errno_of, |()| 0);
-    channel.send(&Message::Opened { errno, kind }).await?;
+    let message = Message::Opened {
+        errno,
+        kind,
+        listener,
+    };
+    channel.send(&message).await?;
     result
 }
 

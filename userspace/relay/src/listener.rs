@@ -97,16 +97,27 @@ pub fn connect_to_any(object: &impl AsFd, who: &Identity) -> io::Result<(SocketT
     Err(last.into())
 }
 
+/// The kernel notes who listens, each time that somebody does (net/unix/af_unix.c).
+fn listen_as(socket: &OwnedFd, who: &Identity) -> io::Result<()> {
+    // As many as the system allows.
+    let backlog = Backlog::new(4096).unwrap_or(Backlog::MAXCONN);
+    who.act(|| Ok(listen(socket, backlog)?))
+}
+
 /// Accepts connections.
 #[derive(Debug)]
 pub struct Listener(AsyncFd<OwnedFd>);
 
 impl Listener {
-    /// Begins to listen.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        // As many as the system allows.
-        listen(&socket, Backlog::new(4096).unwrap_or(Backlog::MAXCONN))?;
+    /// Begins to listen; who connects sees `who` (`SO_PEERCRED`).
+    pub fn new(socket: OwnedFd, who: &Identity) -> io::Result<Self> {
+        listen_as(&socket, who)?;
         crate::sys::register(socket, Interest::READABLE).map(Self)
+    }
+
+    /// Whoever connects from now on sees `who`.
+    pub fn show(&self, who: &Identity) -> io::Result<()> {
+        listen_as(self.0.get_ref(), who)
     }
 
     /// The next connection.

@@ -32,6 +32,8 @@ pub struct Next {
     process: i32,
     uid: u32,
     gid: u32,
+    listener_uid: u32,
+    listener_gid: u32,
     reserved: u32,
 }
 
@@ -57,7 +59,7 @@ pub struct Open {
 }
 
 // The ABI between udsproxyd and the module, for the eyes of the compiler.
-const _: () = assert!(nix::request_code_read!(b'q', 1, size_of::<Next>()) == 0x8030_7101);
+const _: () = assert!(nix::request_code_read!(b'q', 1, size_of::<Next>()) == 0x8038_7101);
 const _: () = assert!(nix::request_code_write!(b'q', 2, size_of::<Answer>()) == 0x4010_7102);
 const _: () = assert!(nix::request_code_readwrite!(b'q', 3, size_of::<Open>()) == 0xc020_7103);
 const _: () = assert!(nix::request_code_read!(b'q', 4, size_of::<i32>()) == 0x8004_7104);
@@ -71,7 +73,7 @@ mod ioctl {
 }
 
 /// The version of the interface.
-const VERSION: libc::c_int = 1;
+const VERSION: libc::c_int = 2;
 
 /// What the module tells.
 #[derive(Debug)]
@@ -112,6 +114,8 @@ pub struct Connected {
     pub object: OwnedFd,
     /// Who connects.
     pub who: Identity,
+    /// Who listens on HOST, as far as the numbers of user and group go.
+    pub listener: Identity,
 }
 
 /// The module, by its device. One udsproxyd at a time has it open.
@@ -150,6 +154,11 @@ impl Device {
                     uid: next.uid,
                     gid: next.gid,
                     groups: Vec::new(),
+                },
+                listener: Identity {
+                    uid: next.listener_uid,
+                    gid: next.listener_gid,
+                    ..Identity::default()
                 },
             })),
             2 => Ok(Event::Bound {

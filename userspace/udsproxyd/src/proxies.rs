@@ -49,12 +49,16 @@ const TICK: Duration = Duration::from_secs(1);
 struct Expected {
     channel: Channel,
     who: Identity,
+    /// Who listens on HOST.
+    listener: Identity,
     since: Instant,
 }
 
 /// What is known of a socket of HOST.
 struct Proxy {
     kind: SocketType,
+    /// Of connections, what programs of this machine find, and whom they see there.
+    listener: Option<(Arc<Listener>, Identity)>,
     /// Of connections, which datagrams have not.
     expected: Vec<Expected>,
     used: Instant,
@@ -109,6 +113,7 @@ impl Proxies {
             channel,
             object,
             who,
+            listener: shown,
             ..
         } = connected;
         let channel = Channel::new(channel)?;
@@ -120,16 +125,26 @@ impl Proxies {
         // HOST may have a socket of another type there by now.
         if by_key.get(&key).is_none_or(|proxy| proxy.kind != kind) {
             let socket = listener::bind_to(kind, &self.directory, &object)?;
-            let listener = Listener::new(socket)?;
-            by_key.insert(key, self.new_proxy(kind));
+            let listener = Arc::new(Listener::new(socket, &shown)?);
+            let mut proxy = self.new_proxy(kind);
+            proxy.listener = Some((Arc::clone(&listener), shown.clone()));
+            by_key.insert(key, proxy);
             let this = Arc::clone(self);
             tokio::spawn(async move { this.accept(key, kind, listener).await });
         }
         if let Some(proxy) = by_key.get_mut(&key) {
+            // HOST's program may be another's than that of the last connection.
+            if let Some((listener, seen)) = &mut proxy.listener {
+                if *seen != shown {
+                    listener.show(&shown)?;
+                    *seen = shown.clone();
+                }
+            }
             proxy.used = now;
             proxy.expected.push(Expected {
                 channel,
                 who,
+                listener: shown,
                 since: now,
             });
         }
@@ -139,6 +154,7 @@ impl Proxies {
     fn new_proxy(&self, kind: SocketType) -> Proxy {
         Proxy {
             kind,
+            listener: None,
             expected: Vec::new(),
             used: Instant::now(),
             number: self.next.fetch_add(1, Ordering::Relaxed),
@@ -232,7 +248,7 @@ impl Proxies {
     }
 
     /// Takes connections of programs until nobody has come for a while.
-    async fn accept(self: Arc<Self>, key: u64, kind: SocketType, listener: Listener) {
+    async fn accept(self: Arc<Self>, key: u64, kind: SocketType, listener: Arc<Listener>) {
         loop {
             match tokio::time::timeout(TICK, listener.accept()).await {
                 Ok(Ok(socket)) => self.accepted(key, kind, socket),
@@ -260,18 +276,18 @@ impl Proxies {
 
     fn accepted(&self, key: u64, kind: SocketType, socket: OwnedFd) {
         let expected = Identity::of_peer(&socket).and_then(|who| {
-            let channel = self.expected(key, &who).ok_or_else(|| {
+            let expected = self.expected(key, &who).ok_or_else(|| {
                 io::Error::other("a program has connected that the kernel did not tell of")
             })?;
-            Ok((who, channel))
+            Ok((who, expected))
         });
         let passing = Arc::new(ByDevice(Arc::clone(&self.device)));
         tokio::spawn(async move {
             let relayed = async {
-                let (who, channel) = expected?;
+                let (who, expected) = expected?;
                 let guarded = Guarded::new(passing, who.pid, &socket).await;
-                let local = Local::new(socket, Kind::from(kind), &Identity::default())?;
-                relay(local, channel, Arc::clone(&guarded)).await;
+                let local = Local::new(socket, Kind::from(kind), &expected.listener)?;
+                relay(local, expected.channel, Arc::clone(&guarded)).await;
                 guarded.done();
                 Ok::<_, io::Error>(())
             };
@@ -283,13 +299,13 @@ impl Proxies {
 
     /// The channel that was opened for a program: by its process or, where the numbers of processes
     /// are not those of the kernel, by its user.
-    fn expected(&self, key: u64, who: &Identity) -> Option<Channel> {
+    fn expected(&self, key: u64, who: &Identity) -> Option<Expected> {
         let mut by_key = self.by_key();
         let proxy = by_key.get_mut(&key)?;
         proxy.used = Instant::now();
         let expected = &mut proxy.expected;
         let by_process = expected.iter().position(|e| e.who.pid == who.pid);
         let at = by_process.or_else(|| expected.iter().position(|e| e.who.uid == who.uid))?;
-        Some(expected.remove(at).channel)
+        Some(expected.remove(at))
     }
 }
