@@ -11,11 +11,14 @@
 //! A program binds: HOST makes the inode as any other. The daemon is told, and has engine bind
 //! a socket of its own to it on HOST; it is told again when the program closes its socket.
 
-use core::sync::atomic::{
-    AtomicBool,
-    AtomicI64,
-    AtomicU32,
-    Ordering, //
+use core::{
+    slice,
+    sync::atomic::{
+        AtomicBool,
+        AtomicI64,
+        AtomicU32,
+        Ordering, //
+    },
 };
 use kernel::{
     new_mutex,
@@ -358,6 +361,23 @@ impl Sockets {
 
     /// As [`Sockets::connect`], with the daemon and the engine that there are. `false`: one of them has ended.
     fn connect_once(&self, inode: &Inode<Qtfs>) -> Result<bool> {
+        let known = unix::connecting_type();
+        let kinds = match &known {
+            Some(kind) => slice::from_ref(kind),
+            None => SocketType::ALL,
+        };
+        let mut result = Err(EPROTOTYPE);
+        for kind in kinds {
+            result = self.connect_as(inode, *kind);
+            if !matches!(result, Err(EPROTOTYPE)) {
+                break;
+            }
+        }
+        result
+    }
+
+    /// As [`Sockets::connect_once`], with a socket of this type.
+    fn connect_as(&self, inode: &Inode<Qtfs>, kind: SocketType) -> Result<bool> {
         let mount = inode.mount();
         let place = inode
             .with_alias(|dentry| Place::of(dentry, true))
@@ -371,7 +391,7 @@ impl Sockets {
             Ok(OpenChannel {
                 target: place.target(mount, inode)?,
                 purpose,
-                kind: SocketType::Stream,
+                kind,
                 token: 0,
                 file: FileId::NONE,
             })

@@ -790,7 +790,7 @@ messages! {
         target: Target<'a>,
         /// What it is for.
         purpose: Purpose,
-        /// Type of the sockets that it connects, as far as the client knows.
+        /// Type of the sockets that it connects; of no meaning where it does not say that.
         kind: SocketType,
         /// What engine or the client has offered under it, or 0.
         token: u64,

@@ -62,7 +62,8 @@ macro_rules! numbers {
 numbers! {
     /// What a channel is for.
     Purpose("purpose of a channel") {
-        /// Connect to the socket of HOST that is the channel's object, as the caller.
+        /// Connect to the socket of HOST that is the channel's object, as the caller; EPROTOTYPE if it
+        /// is of another type.
         Connect = 1,
         /// Let HOST's programs connect to the object: a socket of the DPU is bound to it.
         Listen = 2,

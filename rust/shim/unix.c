@@ -94,6 +94,23 @@ bool qtfs_waits_for_connection(void)
 	return waits;
 }
 
+/* SOCK_* of the socket with which the current task connects or sends; 0 if that can't be known. */
+unsigned int qtfs_connecting_type(void)
+{
+	static const int calls[] = { __NR_connect, __NR_sendto, __NR_sendmsg, __NR_sendmmsg };
+	unsigned int type = 0;
+
+	for (int i = 0; i < ARRAY_SIZE(calls) && !type; i++) {
+		struct socket *sock = qtfs_socket_of_call(calls[i]);
+
+		if (!sock)
+			continue;
+		type = sock->type;
+		sockfd_put(sock);
+	}
+	return type;
+}
+
 static int qtfs_bound_told(struct wait_queue_entry *wait, unsigned int mode, int sync, void *key)
 {
 	struct qtfs_bound *bound = container_of(wait, struct qtfs_bound, wait);

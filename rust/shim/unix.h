@@ -20,6 +20,7 @@ void qtfs_socket_put(struct sock *sk);
 unsigned int qtfs_socket_type(const struct sock *sk);
 bool qtfs_is_connecting(void);
 bool qtfs_waits_for_connection(void);
+unsigned int qtfs_connecting_type(void);
 void qtfs_bound_start(struct qtfs_bound *bound, struct sock *sk, void (*closed)(void *context),
 		      void *context);
 bool qtfs_bound_is_closed(const struct qtfs_bound *bound);

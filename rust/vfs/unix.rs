@@ -109,6 +109,18 @@ pub fn waits_for_connection() -> bool {
     unsafe { bindings::qtfs_waits_for_connection() }
 }
 
+/// Type of the socket with which the current task connects or sends, where the system call tells.
+pub fn connecting_type() -> Option<SocketType> {
+    // SAFETY: Looks at the current task only.
+    socket_type(unsafe { bindings::qtfs_connecting_type() })
+}
+
+fn socket_type(number: c_uint) -> Option<SocketType> {
+    // CAST: The numbers are those of `SOCK_*`.
+    let of_number = |known: &SocketType| *known as c_uint == number;
+    SocketType::ALL.iter().copied().find(of_number)
+}
+
 /// The socket that the current task binds.
 pub struct Binding(NonNull<bindings::sock>);
 
@@ -122,11 +134,7 @@ impl Binding {
     /// Its type. None for those that there are none of.
     pub fn kind(&self) -> Option<SocketType> {
         // SAFETY: The socket is held.
-        let kind = unsafe { bindings::qtfs_socket_type(self.0.as_ptr()) };
-        SocketType::ALL
-            .iter()
-            .copied()
-            .find(|known| *known as c_uint == kind)
+        socket_type(unsafe { bindings::qtfs_socket_type(self.0.as_ptr()) })
     }
 
     fn into_raw(self) -> *mut bindings::sock {

@@ -11,7 +11,7 @@ from errno import EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, ENOENT, EPIPE, E
 from qtest import ROOT, case, eq, eventually, files, filesystems, host, lab, on_host, proxy, run, true, within
 from qtest.checks import patience
 from qtest.detour import Detour
-from qtest.sides import CROSS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, ask, begin, dial, echo, listening, receive_all, receive_exactly, refused, sockets_of_relays
+from qtest.sides import CROSS, DATAGRAMS, RECORDS, SIDES, STREAM, Counted, Here, Place, There, ask, begin, dial, echo, listening, receive_all, receive_exactly, refused, sockets_of_relays
 
 NEEDS = "qtfs"
 
@@ -57,6 +57,29 @@ def refusals(t):
     os.mknod("plain", 0o140777)
     eq(refused("plain"), ECONNREFUSED)
     eq(refused("missing"), ENOENT)
+
+
+def nobody_comes(path, kind, go):
+    """Listens until it may end, and has seen no connection then."""
+    with listening(path, kind) as listener:
+        eventually(lambda: os.path.exists(go), 60)
+        return select.select([listener], [], [], 0)[0]
+
+
+@case("a socket of another type is refused with EPROTOTYPE, and who listens does not notice", who=[ROOT], needs=NEEDS)
+def other_types(t):
+    begin()
+    kinds = (STREAM, RECORDS, DATAGRAMS)
+    for number, (listener, dialer) in enumerate(SIDES):
+        for kind in kinds:
+            place, go = Place(t, f"s{number}{kind}"), Place(t, f"g{number}{kind}")
+            lives = place.start(listener, nobody_comes, kind, go.paths[listener])
+            true(eventually(lambda place=place: os.path.exists(place.paths[Here]) and os.stat(place.paths[Here]).st_mode & 0o777 == 0o777, 20), "it is there")
+            for other in kinds:
+                if other != kind:
+                    eq(place.start(dialer, refused, other).result(), EPROTOTYPE, f"{listener} {kind} {dialer} {other}")
+            os.mkdir(go.paths[Here])
+            eq(lives.result(), [], f"{listener} {kind} {dialer}")
 
 
 def slow_to_accept(path):
@@ -163,7 +186,7 @@ def full_queue_left(t):
         def at_rest():
             # The channel of the one that has written.
             return all(now <= before + 1 for now, before in zip(sockets_of_relays(), begun))
-        true(eventually(at_rest, 40), f"descriptors before {begun}, now {sockets_of_relays()}")
+        eventually(at_rest, 40, lambda: f"descriptors before {begun}, now {sockets_of_relays()}")
         true(serves.alive(), "it has not accepted any")
         place.start(There, dial_and_write, b"last").result()
         files.write("go", b"")

@@ -74,7 +74,7 @@ def same_bytes(got, want, what="contents"):
 
 
 def eventually(condition, seconds=30, what=None):
-    """Waits until condition() is true, and returns what it said."""
+    """Waits until condition() is true, and returns what it said. What else there is to say may be known only in the end."""
     seconds = patience(seconds)
     deadline = time.monotonic() + seconds
     while True:
@@ -82,7 +82,8 @@ def eventually(condition, seconds=30, what=None):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what or getattr(condition, '__name__', condition)}")
+            said = what() if callable(what) else what
+            raise AssertionError(f"not within {seconds} s: {said or getattr(condition, '__name__', condition)}")
         time.sleep(0.01)
 
 

@@ -83,6 +83,20 @@ struct Host {
     offered: Notify,
 }
 
+/// What a program of the DPU connects to.
+struct Connecting {
+    /// The socket file.
+    object: OwnedFd,
+    /// Type of the program's socket.
+    kind: SocketType,
+    /// The program.
+    who: Identity,
+    /// Its session.
+    session: u32,
+    /// It waits for room in the listener's queue.
+    waits: bool,
+}
+
 /// The thread and the runtime. Dropping it closes all connections.
 pub struct Relays {
     runtime: Option<Runtime>,
@@ -206,9 +220,14 @@ impl Host {
         let token = (new.session, new.token);
         match new.purpose {
             Purpose::Connect | Purpose::ConnectNow => {
-                let waits = new.purpose == Purpose::Connect;
-                self.connect(channel, new.object, new.who, new.session, waits)
-                    .await
+                let connecting = Connecting {
+                    object: new.object,
+                    kind: new.kind,
+                    who: new.who,
+                    session: new.session,
+                    waits: new.purpose == Purpose::Connect,
+                };
+                self.connect(channel, connecting).await
             }
             Purpose::Listen => {
                 self.listen(channel, new.object, new.kind, new.who, new.session)
@@ -218,7 +237,7 @@ impl Host {
                 let Some(Offered::Local(local, place)) = self.take(token) else {
                     return opened(&channel, Err(Errno::ECONNABORTED.into()), new.kind).await;
                 };
-                drop(place);
+                drop((place, new.object));
                 opened(&channel, Ok(()), new.kind).await?;
                 self.relay(local, channel, new.session).await;
                 Ok(())
@@ -244,19 +263,19 @@ impl Host {
     }
 
     /// Connects to a socket of HOST as a program of the DPU.
-    async fn connect(
-        self: &Arc<Self>,
-        channel: Channel,
-        object: OwnedFd,
-        who: Identity,
-        session: u32,
-        waits: bool,
-    ) -> io::Result<()> {
+    async fn connect(self: &Arc<Self>, channel: Channel, new: Connecting) -> io::Result<()> {
+        let Connecting {
+            object,
+            kind,
+            who,
+            session,
+            waits,
+        } = new;
         let object = Arc::new(object);
         let mut pause = RETRY;
         let connected = loop {
             let (object, as_who) = (Arc::clone(&object), who.clone());
-            let connect = move || listener::connect_to_any(&*object, &as_who);
+            let connect = move || listener::connect_to(kind, &*object, &as_who);
             let connected = tokio::task::spawn_blocking(connect).await;
             match connected.map_err(io::Error::other)? {
                 // The queue of the listener is full.
@@ -268,9 +287,9 @@ impl Host {
                 () = channel.closed() => return Ok(()),
             }
         };
-        let (kind, socket) = match connected {
-            Ok(connected) => connected,
-            Err(error) => return opened(&channel, Err(error), SocketType::Stream).await,
+        let socket = match connected {
+            Ok(socket) => socket,
+            Err(error) => return opened(&channel, Err(error), kind).await,
         };
         let listener = Identity::of_peer(&socket).unwrap_or_default();
         let (uid, gid) = (listener.uid, listener.gid);

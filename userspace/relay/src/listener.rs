@@ -6,7 +6,6 @@
 
 use crate::identity::Identity;
 use crate::local::MAX_RECORD;
-use nix::errno::Errno;
 use nix::sys::socket;
 use nix::sys::socket::accept4;
 use nix::sys::socket::bind;
@@ -74,27 +73,6 @@ pub(crate) fn connect(socket: &OwnedFd, object: &impl AsFd) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", object.as_fd().as_raw_fd());
     let address = UnixAddr::new(path.as_str())?;
     Ok(socket::connect(socket.as_raw_fd(), &address)?)
-}
-
-/// Connects to what is bound to the inode of `object`, whatever its type is.
-pub fn connect_to_any(object: &impl AsFd, who: &Identity) -> io::Result<(SocketType, OwnedFd)> {
-    let mut last = Errno::EPROTOTYPE;
-    // Asking for another type than the socket has does nothing to it.
-    for kind in [
-        SocketType::Stream,
-        SocketType::Seqpacket,
-        SocketType::Datagram,
-    ] {
-        match connect_to(kind, object, who) {
-            Ok(socket) => return Ok((kind, socket)),
-            Err(e) if e.raw_os_error() == Some(Errno::EPROTOTYPE as i32) => {}
-            Err(e) => {
-                last = Errno::from_raw(e.raw_os_error().unwrap_or(0));
-                break;
-            }
-        }
-    }
-    Err(last.into())
 }
 
 /// The kernel notes who listens, each time that somebody does (net/unix/af_unix.c).
