@@ -66,9 +66,17 @@ def holdings_there(memory):
     return holdings(memory)
 
 
+def closed_connections():
+    """How many connections of this machine are in TIME_WAIT, which lasts a minute (proc(5), sockstat)."""
+    words = next(line for line in files.read("/proc/net/sockstat").decode().splitlines() if line.startswith("TCP:")).split()
+    return int(words[words.index("tw") + 1])
+
+
 def look(memory):
     """Both machines, after what is freed with a delay is freed: memory in use must have come to rest."""
     seen = []
+    if memory:
+        eventually(lambda: closed_connections() + host.call(__file__, "closed_connections") == 0, 150, "closed connections are forgotten")
     for ask in (holdings, holdings_there):
         last = ask(memory)
 
@@ -83,10 +91,10 @@ def look(memory):
 
 
 def kept(before, after, rounds):
-    """What has grown by as much as half a piece in each round."""
-    return [f"{machine}: {name} {earlier.get(name, 0)} -> {later[name]} in {rounds} rounds"
+    """What has grown by as much as half a piece in each round, and how."""
+    return {(machine, name): f"{machine}: {name} {earlier.get(name, 0)} -> {later[name]} in {rounds} rounds"
             for machine, earlier, later in zip(("dpu", "host"), before, after)
-            for name in later if later[name] - earlier.get(name, 0) >= max(rounds // 2, 2)]
+            for name in later if later[name] - earlier.get(name, 0) >= max(rounds // 2, 2)}
 
 
 def repeat(t, what, rounds):
@@ -98,8 +106,17 @@ def repeat(t, what, rounds):
     for _ in range(rounds):
         what()
     after = look(t.full)
-    eq(kept(before, after, rounds), [])
-    t.note(f"{rounds} rounds")
+    grown = kept(before, after, rounds)
+    done = rounds
+    if grown and t.full:
+        # What a processor or a subsystem keeps in stock is not filled once more; a leak goes on.
+        for _ in range(rounds):
+            what()
+        again = kept(after, look(t.full), rounds)
+        grown = {key: f"{said}, then {again[key]}" for key, said in grown.items() if key in again}
+        done += rounds
+    eq(list(grown.values()), [])
+    t.note(f"{done} rounds")
 
 
 def use():
