@@ -100,8 +100,12 @@ fn relay(bytes: &[u8]) {
         return;
     };
     same(&message, bytes);
-    if let relay::Message::Data { rights, .. } = message {
-        assert_eq!(rights.iter().count(), rights.len());
+    match message {
+        relay::Message::Data { rights, .. } => assert_eq!(rights.iter().count(), rights.len()),
+        relay::Message::Incoming { peer, .. } => {
+            assert_eq!(peer.groups.iter().count(), peer.groups.len());
+        }
+        _ => {}
     }
 }
 
@@ -119,12 +123,26 @@ fn event(bytes: &[u8]) {
 
 fn body(op: u8, reply: bool, bytes: &[u8]) {
     let Ok(op) = Op::try_from(op) else { return };
+    match (reply, Request::decode(op, bytes)) {
+        (false, Ok(Request::Credential(r))) => assert_eq!(r.groups.iter().count(), r.groups.len()),
+        (false, Ok(Request::Release(r))) => {
+            assert_eq!(r.files.iter().count(), r.files.len());
+            assert_eq!(r.nodes.iter().count(), r.nodes.len());
+        }
+        _ => {}
+    }
     macro_rules! message {
         ($req:ident $rep:ident) => {
             if op == <$req as Call>::OP {
                 if reply {
-                    if let Ok(reply) = decode_reply::<$req>(bytes) {
-                        same(&reply, bytes);
+                    // As whoever waits reads it, and as it is checked when it comes.
+                    let checked = Answer::decode(op, bytes);
+                    match decode_reply::<$req>(bytes) {
+                        Ok(reply) => {
+                            assert_eq!(checked, Ok(Answer::$req(reply)));
+                            same(&reply, bytes);
+                        }
+                        Err(error) => assert_eq!(checked, Err(error)),
                     }
                 } else if let Ok(request) = Request::decode(op, bytes) {
                     assert_eq!(request.op(), op);
