@@ -95,13 +95,6 @@ struct Waiter {
     done: Completion,
 }
 
-/// Whoever waits for a daemon.
-#[pin_data]
-struct Arrival {
-    #[pin]
-    done: Completion,
-}
-
 /// A connection to a socket of HOST for the daemon.
 struct Connected {
     waiter: Arc<Waiter>,
@@ -121,9 +114,10 @@ struct Connected {
 struct Inner {
     /// Process of the daemon.
     daemon: Option<i32>,
-    /// When the last one ended, in microseconds, and who waits for the next.
+    /// When the last one ended, in microseconds.
     ended: Option<u64>,
-    arrival: Option<Arc<Arrival>>,
+    /// The next one is there, for those who wait for it.
+    arrival: Option<Arc<Completion>>,
     aliases: Option<Aliases>,
     connected: KVVec<Connected>,
     waiters: KVVec<Arc<Waiter>>,
@@ -201,19 +195,14 @@ impl Sockets {
             let arrival = match &inner.arrival {
                 Some(arrival) => arrival.clone(),
                 None => {
-                    let arrival = Arc::pin_init(
-                        pin_init!(Arrival {
-                            done <- Completion::new(),
-                        }),
-                        GFP_KERNEL,
-                    )?;
+                    let arrival = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
                     inner.arrival.insert(arrival).clone()
                 }
             };
             (arrival, ms)
         };
         // CAST: Not more than `RESTART_MS`.
-        match arrival.done.wait_killable_timeout(ms as u32) {
+        match arrival.wait_killable_timeout(ms as u32) {
             Err(e) if e != ETIMEDOUT => Err(e),
             _ => Ok(self.daemon()),
         }
@@ -291,7 +280,7 @@ impl Sockets {
         let Some(kind) = binding.kind() else {
             return Ok(());
         };
-        let (waiter, due) = {
+        let waiter = {
             let mut inner = self.inner.lock();
             let without = inner.daemon.is_none();
             // Nobody will be told of them.
@@ -303,18 +292,21 @@ impl Sockets {
             let bound = Bound::new(id, inode, binding, kind, &self.events)?;
             inner.bound.push(bound.clone(), GFP_KERNEL)?;
             inode.node().set_bound(bound.clone());
-            let due = Self::due(&inner) > 0;
             if without {
-                (None, due)
+                None
             } else {
                 let waiter = Self::waiter(&mut inner)?;
                 bound.set_waiter(waiter.id);
-                (Some(waiter), due)
+                Some(waiter)
             }
         };
         let Some(waiter) = waiter else {
-            // The next daemon is told.
-            if !due {
+            // The next daemon is told, if one is due.
+            let absent = {
+                let inner = self.inner.lock();
+                inner.daemon.is_none() && Self::due(&inner) == 0
+            };
+            if absent {
                 self.complain(
                     inode,
                     "HOST's programs cannot connect to a socket that was bound here",

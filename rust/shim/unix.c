@@ -97,17 +97,25 @@ bool qtfs_waits_for_connection(void)
 /* SOCK_* of the socket with which the current task connects or sends; 0 if that can't be known. */
 unsigned int qtfs_connecting_type(void)
 {
-	static const int calls[] = { __NR_connect, __NR_sendto, __NR_sendmsg, __NR_sendmmsg };
-	unsigned int type = 0;
+	unsigned long args[6];
+	struct socket *sock;
+	unsigned int type;
+	int err;
 
-	for (int i = 0; i < ARRAY_SIZE(calls) && !type; i++) {
-		struct socket *sock = qtfs_socket_of_call(calls[i]);
-
-		if (!sock)
-			continue;
-		type = sock->type;
-		sockfd_put(sock);
+	switch (qtfs_current_syscall(args)) {
+	case __NR_connect:
+	case __NR_sendto:
+	case __NR_sendmsg:
+	case __NR_sendmmsg:
+		break;
+	default:
+		return 0;
 	}
+	sock = sockfd_lookup((int)args[0], &err);
+	if (!sock)
+		return 0;
+	type = sock->type;
+	sockfd_put(sock);
 	return type;
 }
 

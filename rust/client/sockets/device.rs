@@ -271,7 +271,7 @@ impl Service for Sockets {
             inner.arrival.take()
         };
         if let Some(arrival) = arrival {
-            arrival.done.complete();
+            arrival.complete();
         }
         Ok(())
     }

@@ -83,20 +83,6 @@ struct Host {
     offered: Notify,
 }
 
-/// What a program of the DPU connects to.
-struct Connecting {
-    /// The socket file.
-    object: OwnedFd,
-    /// Type of the program's socket.
-    kind: SocketType,
-    /// The program.
-    who: Identity,
-    /// Its session.
-    session: u32,
-    /// It waits for room in the listener's queue.
-    waits: bool,
-}
-
 /// The thread and the runtime. Dropping it closes all connections.
 pub struct Relays {
     runtime: Option<Runtime>,
@@ -220,14 +206,9 @@ impl Host {
         let token = (new.session, new.token);
         match new.purpose {
             Purpose::Connect | Purpose::ConnectNow => {
-                let connecting = Connecting {
-                    object: new.object,
-                    kind: new.kind,
-                    who: new.who,
-                    session: new.session,
-                    waits: new.purpose == Purpose::Connect,
-                };
-                self.connect(channel, connecting).await
+                let waits = new.purpose == Purpose::Connect;
+                self.connect(channel, new.object, new.kind, new.who, new.session, waits)
+                    .await
             }
             Purpose::Listen => {
                 self.listen(channel, new.object, new.kind, new.who, new.session)
@@ -263,14 +244,15 @@ impl Host {
     }
 
     /// Connects to a socket of HOST as a program of the DPU.
-    async fn connect(self: &Arc<Self>, channel: Channel, new: Connecting) -> io::Result<()> {
-        let Connecting {
-            object,
-            kind,
-            who,
-            session,
-            waits,
-        } = new;
+    async fn connect(
+        self: &Arc<Self>,
+        channel: Channel,
+        object: OwnedFd,
+        kind: SocketType,
+        who: Identity,
+        session: u32,
+        waits: bool,
+    ) -> io::Result<()> {
         let object = Arc::new(object);
         let mut pause = RETRY;
         let connected = loop {
