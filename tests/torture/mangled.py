@@ -312,7 +312,7 @@ def torture(t, side, rounds, *more, every=15):
 def by_server(t):
     t.seed()
     # The greeting and the answer to ATTACH stay whole, else there is nothing to mount most of the time.
-    names = torture(t, "server", t.amount(2, 100), "--skip", "2")
+    names = torture(t, "server", t.amount(2, 300), "--skip", "2")
     eq(t.amount(set(), RARE | {"WAKE", "NOTIFIED"}) - names, set(), "never changed")
 
 
@@ -320,7 +320,7 @@ def by_server(t):
       loses=True)
 def by_client(t):
     t.seed()
-    names = torture(t, "client", t.amount(1, 100), "--skip", "2")
+    names = torture(t, "client", t.amount(1, 300), "--skip", "2")
     eq(t.amount(set(), RARE) - names, set(), "never changed")
 
 
@@ -328,7 +328,7 @@ def by_client(t):
 def greetings(t):
     t.seed()
     changed = Counter()
-    for number in range(t.amount(10, 200)):
+    for number in range(t.amount(10, 500)):
         with Relay("both", 2, t.first_seed + number, "--op", "hello") as relay:
             done = filesystems.mount(EXPORT, TOP, "server=127.0.0.1", f"port={PORT}", "soft", "timeo=20", check=False, patience=60)
             if done.status == 0:
